@@ -1,0 +1,118 @@
+"""A Ray of one's own on this machine, or an existing one by its address."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Ray's sockets live under its temporary folder, and a socket's path is limited to 107 bytes.
+_MAX_TEMP_PATH = 40
+_OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
+
+
+class ClusterError(Exception):
+    """There is no Ray to run on; the message says why and what to do."""
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: affinity and cgroup quota, not the host's count."""
+    count = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota()
+    return count if quota is None else max(1, min(count, int(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs that the cgroup allows, or None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()  # version 2
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        version_1 = Path("/sys/fs/cgroup/cpu")
+        limit = (version_1 / "cpu.cfs_quota_us").read_text()
+        period = (version_1 / "cpu.cfs_period_us").read_text()
+        return None if int(limit) <= 0 else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def available_gpus() -> int:
+    """GPUs that this process may use, without touching CUDA.
+
+    CUDA_VISIBLE_DEVICES decides where it is set; otherwise the driver's devices are counted.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+
+
+@contextmanager
+def ray_cluster(
+    address: str | None = None, num_cpus: int | None = None, num_gpus: int | None = None
+) -> Iterator[dict[str, float]]:
+    """Connect to `address`, or start Ray here; yields the cluster's resources.
+
+    A local Ray listens on loopback only, asks for a token that only this user can read, has no
+    dashboard, and keeps its files in a short temporary folder that is removed at the end.
+
+    Args:
+        address: of an existing cluster, such as "auto" or "10.0.0.1:6379"; None starts one here.
+        num_cpus: processors for a local Ray; None: those that this process may use.
+        num_gpus: GPUs for a local Ray; None: those that this process may use.
+
+    Raises:
+        ClusterError: the address does not answer, or Ray does not start.
+    """
+    _quiet_ray()
+    temporary = None if address else Path(tempfile.mkdtemp(prefix="us-", dir=_short_folder()))
+    if temporary is not None:
+        _demand_token(temporary)
+    import ray
+
+    local = {
+        "num_cpus": available_cpus() if num_cpus is None else num_cpus,
+        "num_gpus": available_gpus() if num_gpus is None else num_gpus,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": str(temporary),
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({} if address else local),
+        )
+        yield ray.cluster_resources()
+    except (ConnectionError, TimeoutError) as error:
+        raise ClusterError(f"no Ray at {address}: {error}") from error
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _short_folder() -> str | None:
+    return None if len(tempfile.gettempdir()) < _MAX_TEMP_PATH - 15 else "/tmp"
+
+
+def _quiet_ray() -> None:
+    """Settings that Ray reads when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def _demand_token(folder: Path) -> None:
+    """Make every connection to the new Ray show a token of its own; 0600, gone with the folder."""
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)

@@ -1,0 +1,271 @@
+"""A sweep's configuration: YAML files and overrides, checked once, then plain dataclasses."""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from unlearning.config import TrialSettings, require, require_ratio
+from unlearning.contrast import get_strategy
+from unlearning.datasets import known_readers
+from unlearning.errors import ConfigError
+from unlearning.models import require_model
+
+MODEL_STATES = ("scratch", "neutralized", "retrained")
+_TRIAL_KEYS = ("settings", "datasets")  # merged into TrialSettings, the rest into SweepConfig
+
+
+@dataclass
+class GridConfig:
+    """The axes; a trial is one point of data set x forget ratio x strategy x seeds."""
+
+    forget_ratios: Any = None  # a list, or {start: 0.001, stop: 0.1, step: 0.001}, both ends in
+    strategies: list[str] = field(default_factory=lambda: ["minimum"])
+    seeds: list[int] = field(default_factory=lambda: [0])  # sets all three seeds of a trial
+    # Where given, an axis of its own that takes the place of `seeds` for that one draw.
+    training_seeds: list[int] | None = None
+    forget_seeds: list[int] | None = None
+    unlearning_seeds: list[int] | None = None
+    datasets: list[str] | None = None  # None: all that are configured
+
+    def __post_init__(self) -> None:
+        # None is the schema's own default; load_config refuses it.
+        self.forget_ratios = _ratios([] if self.forget_ratios is None else self.forget_ratios)
+        for name in ("forget_ratios", "strategies", "seeds"):
+            values = getattr(self, name)
+            unique = len(set(values)) == len(values)
+            require(unique, f"grid.{name}", values, "each value once")
+        for strategy in self.strategies:
+            get_strategy(strategy)
+
+
+def _ratios(value: Any) -> list[float]:
+    key = "grid.forget_ratios"
+    if isinstance(value, dict):
+        allowed = "exactly the keys start, stop and step"
+        require(set(value) == {"start", "stop", "step"}, key, value, allowed)
+        # Decimal, since 0.001 added up a hundred times in binary is not 0.1.
+        start, stop, step = (_decimal(value[name], f"{key}.{name}") for name in value)
+        require(step > 0 and stop >= start, key, value, "step above 0 and stop not below start")
+        value = [float(start + step * i) for i in range(int((stop - start) / step) + 1)]
+    require(isinstance(value, list), key, value, "a list, or {start, stop, step}")
+    ratios = [float(_decimal(ratio, key)) for ratio in value]
+    for ratio in ratios:
+        require_ratio(ratio, key)
+    return ratios
+
+
+def _decimal(value: Any, key: str) -> Decimal:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(is_number, key, value, "a number")
+    return round(Decimal(str(value)), 6)
+
+
+@dataclass
+class DataConfig:
+    """Where original files are, and where prepared arrays go."""
+
+    root: str = "data"
+    prepared: str | None = None  # None: <root>/prepared
+    download: bool = False
+
+    @property
+    def prepared_root(self) -> Path:
+        """Folder of the prepared arrays."""
+        return Path(self.root) / "prepared" if self.prepared is None else Path(self.prepared)
+
+
+@dataclass
+class ShareConfig:
+    """What one unit gets while it runs."""
+
+    cpus: float = 1.0
+    gpus: float = 0.25  # fraction of one GPU; left out where the cluster has none
+
+    def __post_init__(self) -> None:
+        require(self.cpus > 0, "resources.cpus", self.cpus, "above 0")
+        whole_or_part = 0 <= self.gpus <= 1
+        require(whole_or_part, "resources.gpus", self.gpus, "from 0 to 1: a unit uses one GPU")
+
+
+@dataclass
+class ResourcesConfig(ShareConfig):
+    """What units get, and exceptions by data set."""
+
+    datasets: dict[str, ShareConfig] = field(default_factory=dict)
+    retries: int = 2  # of a unit whose worker or node was lost
+
+    def of(self, dataset: str) -> ShareConfig:
+        """The share of a unit of this data set."""
+        return self.datasets.get(dataset, self)
+
+
+@dataclass
+class OutputConfig:
+    """Where results go."""
+
+    store: str = "store"  # shared by all sweeps; each unit is computed once in it
+    runs: str = "runs"  # one folder a sweep, named after it
+    # Model states whose weights are kept; originals always are, since other units need them.
+    keep_models: list[str] = field(default_factory=lambda: list(MODEL_STATES))
+
+    def __post_init__(self) -> None:
+        for state in self.keep_models:
+            known = ", ".join(MODEL_STATES)
+            require(state in MODEL_STATES, "output.keep_models", state, known)
+
+
+@dataclass
+class SweepConfig:
+    """A sweep's own settings; those of its trials are in `ResolvedConfig.trials`."""
+
+    name: str = "sweep"
+    grid: GridConfig = field(default_factory=GridConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of this run's configuration, plan, failures and report."""
+        return Path(self.output.runs) / self.name
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """What a sweep is made from: its own settings, and those of the trials of each data set."""
+
+    sweep: SweepConfig
+    trials: dict[str, TrialSettings]  # by data set, in the order of the grid
+
+    def to_yaml(self) -> str:
+        """The whole configuration as one file that gives this sweep again."""
+        datasets = {name: asdict(settings) for name, settings in self.trials.items()}
+        return OmegaConf.to_yaml(OmegaConf.create(asdict(self.sweep) | {"datasets": datasets}))
+
+
+def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
+    """Merge files from left to right, then `key=value` overrides, and check everything.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a wrong type or an impossible
+            value; the message names it and what is allowed.
+    """
+    try:
+        merged = OmegaConf.merge(*[_read(path, ()) for path in paths], _parse(overrides))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(merged, DictConfig)
+    shared = merged.get("settings") or OmegaConf.create({})
+    entries = merged.get("datasets") or OmegaConf.create({})
+    rest = OmegaConf.masked_copy(merged, [k for k in merged if k not in _TRIAL_KEYS])
+    sweep: SweepConfig = _to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
+    _check_name(sweep.name)
+    for axis in ("forget_ratios", "strategies", "seeds"):
+        require(len(getattr(sweep.grid, axis)) > 0, f"grid.{axis}", [], "a list of one or more")
+    names = list(entries) if sweep.grid.datasets is None else sweep.grid.datasets
+    require(len(names) > 0, "datasets", names, "one or more")
+    for name in [*names, *sweep.resources.datasets]:
+        if name not in entries:
+            raise ConfigError(f"data set {name!r} is not configured; {_list('datasets', entries)}")
+    # All entries are checked, also those that this grid leaves out.
+    trials = {str(name): _trial_settings(str(name), shared, entries[name]) for name in entries}
+    return ResolvedConfig(sweep, {name: trials[name] for name in names})
+
+
+def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
+    key = f"datasets.{name}"
+    readers = known_readers()
+    entry = OmegaConf.create({}) if entry is None else entry
+    if not isinstance(entry, DictConfig):
+        raise ConfigError(f"{key} is {entry!r}; allowed: a mapping of settings")
+    if OmegaConf.select(entry, "source.reader") is None:
+        if name not in readers:
+            known = ", ".join(sorted(readers))
+            raise ConfigError(f"{key}.source.reader is missing; known readers: {known}")
+        entry = OmegaConf.merge(entry, {"source": {"reader": name}})  # type: ignore[assignment]
+    settings: TrialSettings = _to_dataclass(TrialSettings, key, shared, entry)
+    reader = settings.source.reader
+    require(reader in readers, f"{key}.source.reader", reader, ", ".join(sorted(readers)))
+    require_model(settings.model.name)
+    return settings
+
+
+def _read(path: Path, including: tuple[Path, ...]) -> DictConfig:
+    """A file and, below it, the files it includes; paths are relative to the including file."""
+    if path.resolve() in including:
+        raise ConfigError(f"{path} includes itself, through {' -> '.join(map(str, including))}")
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"configuration file {path} is not a mapping of keys to values")
+    includes = loaded.pop("include", None) or []
+    if not isinstance(includes, ListConfig | list):
+        raise ConfigError(f"{path}: include is {includes!r}; allowed: a list of files")
+    parts = [_read(path.parent / str(name), (*including, path.resolve())) for name in includes]
+    merged = OmegaConf.merge(*parts, loaded)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _parse(overrides: list[str]) -> DictConfig:
+    for override in overrides:
+        key, separator, _ = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{override!r} is neither a .yaml file nor an override key=value")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override cannot be read: {error}") from error
+
+
+def _to_dataclass(
+    schema: type[Any], prefix: str, *configs: Any, extra_keys: tuple[str, ...] = ()
+) -> Any:
+    """Merge into a schema; every refusal becomes a ConfigError that names the full key."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *configs))
+    except ConfigKeyError as error:
+        key = ".".join(filter(None, [prefix, error.full_key]))
+        raise ConfigError(_unknown_key(schema, error.full_key or "", key, extra_keys)) from error
+    except OmegaConfBaseException as error:
+        key = ".".join(filter(None, [prefix, error.full_key]))
+        raise ConfigError(f"{key}: {_first_line(error)}") from error
+    except ConfigError as error:
+        # A value refused by a section's own check names the section, not the data set.
+        raise ConfigError(f"{prefix}.{error}" if prefix else str(error)) from error
+
+
+def _unknown_key(schema: type[Any], path: str, key: str, extra: tuple[str, ...]) -> str:
+    *parents, last = path.split(".")
+    section: Any = schema
+    for parent in parents:
+        types = {f.name: f.type for f in fields(section)} if is_dataclass(section) else {}
+        section = types.get(parent)
+    names = [f.name for f in fields(section)] if is_dataclass(section) else []
+    names += [*extra, "include"] if not parents and extra else []
+    close = difflib.get_close_matches(last, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown key {key!r}{hint} (known: {', '.join(sorted(names))})"
+
+
+def _check_name(name: str) -> None:
+    ok = bool(name) and all(c.isalnum() or c in "-_." for c in name) and name[0] != "."
+    require(ok, "name", name, "letters, digits, '-', '_' and '.'; it names the run's folder")
+
+
+def _list(what: str, names: Any) -> str:
+    return f"{what}: {', '.join(sorted(map(str, names))) or 'none'}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

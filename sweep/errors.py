@@ -1,0 +1,21 @@
+"""What can go wrong outside the core.
+
+    SweepError
+    ├── StoreError    a store that cannot be written, or a damaged file in it
+    └── ClusterError  no Ray to run on
+"""
+
+from pathlib import Path
+
+
+class SweepError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class StoreError(SweepError):
+    """A file or folder of the store is unusable; the message says which and what to do."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem

@@ -1,0 +1,56 @@
+"""The bridge between the units that are ready and Ray Tune, which asks for one trial at a time."""
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweep.failures import Failure
+from sweep.frontier import Frontier
+from sweep.plan import Plan
+from sweep.progress import Progress
+
+LOST = "the worker process was lost, also when tried again (out of memory? a dead node?)"
+
+
+class UnitSearcher(Searcher):
+    """Suggests units as their parents are finished, and takes note of how each ends.
+
+    Tune asks again later when `suggest` returns None, and ends the run at `Searcher.FINISHED`.
+    """
+
+    def __init__(self, plan: Plan, frontier: Frontier, progress: Progress) -> None:
+        super().__init__()
+        self._plan, self._frontier, self._progress = plan, frontier, progress
+        self._unit_of_trial: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
+        """The next ready unit as a tiny trial configuration."""
+        if self._frontier.is_exhausted:
+            return str(Searcher.FINISHED)
+        key = self._frontier.next_ready()
+        if key is None:
+            return None
+        self._unit_of_trial[trial_id] = key
+        return {"unit": key, "dataset": self._plan.units[key].dataset}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Book a unit as finished or failed, which may make others ready or block them."""
+        key = self._unit_of_trial.pop(trial_id, None)
+        if key is None:
+            return
+        result = result or {}
+        if not error and result.get("state") == "done":
+            self._frontier.finish(key)
+            self._progress.finished(key, result["outcome"], result.get("time_total_s", 0.0))
+            return
+        failure = Failure.now(key, result.get("cause") or LOST, result.get("traceback", ""))
+        self._frontier.fail(key)
+        self._progress.failed(failure, blocked=self._frontier.blocked)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the ledger."""
