@@ -24,7 +24,8 @@ _TRIAL_KEYS = ("settings", "datasets")  # merged into TrialSettings, the rest in
 class GridConfig:
     """The axes; a trial is one point of data set x forget ratio x strategy x seeds."""
 
-    forget_ratios: Any = None  # a list, or {start: 0.001, stop: 0.1, step: 0.001}, both ends in
+    # A list; a file may also write {start: 0.001, stop: 0.1, step: 0.001}, both ends included.
+    forget_ratios: list[float] = field(default_factory=list)
     strategies: list[str] = field(default_factory=lambda: ["minimum"])
     seeds: list[int] = field(default_factory=lambda: [0])  # sets all three seeds of a trial
     # Where given, an axis of its own that takes the place of `seeds` for that one draw.
@@ -34,8 +35,9 @@ class GridConfig:
     datasets: list[str] | None = None  # None: all that are configured
 
     def __post_init__(self) -> None:
-        # None is the schema's own default; load_config refuses it.
-        self.forget_ratios = _ratios([] if self.forget_ratios is None else self.forget_ratios)
+        for ratio in self.forget_ratios:
+            require_ratio(ratio, "grid.forget_ratios")
+        self.forget_ratios = [round(ratio, 6) for ratio in self.forget_ratios]
         for name in ("forget_ratios", "strategies", "seeds"):
             values = getattr(self, name)
             unique = len(set(values)) == len(values)
@@ -44,26 +46,28 @@ class GridConfig:
             get_strategy(strategy)
 
 
-def _ratios(value: Any) -> list[float]:
+def _expand_range(config: DictConfig) -> DictConfig:
+    """Turn a range of forget ratios into a list, so that a list and a range can override each other.
+
+    Raises:
+        ConfigError: the range is incomplete or impossible.
+    """
     key = "grid.forget_ratios"
-    if isinstance(value, dict):
-        allowed = "exactly the keys start, stop and step"
-        require(set(value) == {"start", "stop", "step"}, key, value, allowed)
-        # Decimal, since 0.001 added up a hundred times in binary is not 0.1.
-        start, stop, step = (_decimal(value[name], f"{key}.{name}") for name in value)
-        require(step > 0 and stop >= start, key, value, "step above 0 and stop not below start")
-        value = [float(start + step * i) for i in range(int((stop - start) / step) + 1)]
-    require(isinstance(value, list), key, value, "a list, or {start, stop, step}")
-    ratios = [float(_decimal(ratio, key)) for ratio in value]
-    for ratio in ratios:
-        require_ratio(ratio, key)
-    return ratios
-
-
-def _decimal(value: Any, key: str) -> Decimal:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(is_number, key, value, "a number")
-    return round(Decimal(str(value)), 6)
+    value = OmegaConf.select(config, key)
+    if not isinstance(value, DictConfig):
+        return config
+    names = ("start", "stop", "step")
+    require(set(value) == set(names), key, dict(value), "exactly the keys start, stop and step")
+    for name in names:
+        is_number = isinstance(value[name], int | float) and not isinstance(value[name], bool)
+        require(is_number, f"{key}.{name}", value[name], "a number")
+    # Decimal, since 0.001 added up a hundred times in binary is not 0.1.
+    start, stop, step = (Decimal(str(value[name])) for name in names)
+    sane = step > 0 and stop >= start
+    require(sane, key, dict(value), "a step above 0, and a stop not below the start")
+    ratios = [float(start + step * i) for i in range(int((stop - start) / step) + 1)]
+    OmegaConf.update(config, key, ratios, merge=False)
+    return config
 
 
 @dataclass
@@ -144,9 +148,13 @@ class ResolvedConfig:
     trials: dict[str, TrialSettings]  # by data set, in the order of the grid
 
     def to_yaml(self) -> str:
-        """The whole configuration as one file that gives this sweep again."""
+        """The whole configuration as one file that gives this sweep again, from any folder."""
+        sweep = asdict(self.sweep)
+        for section, key in (("data", "root"), ("output", "store"), ("output", "runs")):
+            sweep[section][key] = str(Path(sweep[section][key]).resolve())
+        sweep["data"]["prepared"] = str(self.sweep.data.prepared_root.resolve())
         datasets = {name: asdict(settings) for name, settings in self.trials.items()}
-        return OmegaConf.to_yaml(OmegaConf.create(asdict(self.sweep) | {"datasets": datasets}))
+        return OmegaConf.to_yaml(OmegaConf.create(sweep | {"datasets": datasets}))
 
 
 def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
@@ -158,11 +166,13 @@ def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
     """
     try:
         merged = OmegaConf.merge(*[_read(path, ()) for path in paths], _parse(overrides))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"the files and overrides do not fit: {_first_line(error)}") from error
     assert isinstance(merged, DictConfig)
     shared = merged.get("settings") or OmegaConf.create({})
     entries = merged.get("datasets") or OmegaConf.create({})
+    if not isinstance(entries, DictConfig):
+        raise ConfigError(f"datasets is {entries!r}; allowed: a mapping of names to settings")
     rest = OmegaConf.masked_copy(merged, [k for k in merged if k not in _TRIAL_KEYS])
     sweep: SweepConfig = _to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
     _check_name(sweep.name)
@@ -192,7 +202,10 @@ def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
     settings: TrialSettings = _to_dataclass(TrialSettings, key, shared, entry)
     reader = settings.source.reader
     require(reader in readers, f"{key}.source.reader", reader, ", ".join(sorted(readers)))
-    require_model(settings.model.name)
+    try:
+        require_model(settings.model.name)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from error
     return settings
 
 
@@ -212,7 +225,7 @@ def _read(path: Path, including: tuple[Path, ...]) -> DictConfig:
     if not isinstance(includes, ListConfig | list):
         raise ConfigError(f"{path}: include is {includes!r}; allowed: a list of files")
     parts = [_read(path.parent / str(name), (*including, path.resolve())) for name in includes]
-    merged = OmegaConf.merge(*parts, loaded)
+    merged = OmegaConf.merge(*parts, _expand_range(loaded))
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -223,7 +236,7 @@ def _parse(overrides: list[str]) -> DictConfig:
         if not separator or not key:
             raise ConfigError(f"{override!r} is neither a .yaml file nor an override key=value")
     try:
-        return OmegaConf.from_dotlist(overrides)
+        return _expand_range(OmegaConf.from_dotlist(overrides))
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"override cannot be read: {error}") from error
 
@@ -238,14 +251,18 @@ def _to_dataclass(
         key = ".".join(filter(None, [prefix, error.full_key]))
         raise ConfigError(_unknown_key(schema, error.full_key or "", key, extra_keys)) from error
     except OmegaConfBaseException as error:
-        key = ".".join(filter(None, [prefix, error.full_key]))
+        key = ".".join(filter(None, [prefix, error.full_key])) or "configuration"
         raise ConfigError(f"{key}: {_first_line(error)}") from error
+    except TypeError as error:
+        raise ConfigError(f"{prefix or 'configuration'}: {_first_line(error)}") from error
     except ConfigError as error:
         # A value refused by a section's own check names the section, not the data set.
         raise ConfigError(f"{prefix}.{error}" if prefix else str(error)) from error
 
 
 def _unknown_key(schema: type[Any], path: str, key: str, extra: tuple[str, ...]) -> str:
+    if key == "include":
+        return "include names files in a file; it cannot be an override"
     *parents, last = path.split(".")
     section: Any = schema
     for parent in parents:

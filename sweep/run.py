@@ -196,6 +196,7 @@ def _tune(
     # Read by Tune when it is imported or when a run starts.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output obeys verbose=0, the new one does not
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)  # the store is the ledger
     from ray import tune
 

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -32,13 +33,7 @@ def load_plugins() -> None:
     Raises:
         ConfigError: a plug-in named in UNLEARNING_PLUGINS cannot be imported.
     """
-    for point in entry_points(group=GROUP):
-        if point.value not in _loaded:
-            _loaded.add(point.value)
-            try:
-                point.load()
-            except Exception as error:
-                warnings.warn(f"plug-in {point.value} cannot be imported: {error}", stacklevel=2)
+    _load_installed()
     for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         if name not in _loaded:
             try:
@@ -46,6 +41,16 @@ def load_plugins() -> None:
             except Exception as error:
                 raise ConfigError(f"plug-in {name} cannot be imported: {error}") from error
             _loaded.add(name)
+
+
+@cache
+def _load_installed() -> None:
+    # Once a process: looking through all installed packages takes tens of milliseconds.
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(f"plug-in {point.value} cannot be imported: {error}", stacklevel=3)
 
 
 def _import(name: str) -> None:

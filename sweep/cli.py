@@ -1,0 +1,223 @@
+"""The command line. Heavy imports are inside the commands, so that `--help` answers at once."""
+
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Sweeps of machine-unlearning experiments: data set x forget ratio x strategy x seed.",
+)
+
+EXIT_FAILED_UNITS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+Config = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG... [key=value...]",
+        help="Configuration files, merged left to right, then overrides such as grid.seeds=[0,1].",
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A .py file or module that registers strategies or readers."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def console() -> Console:
+    """Where the commands print."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@app.command()
+def plan(arguments: Config, plugin: Plugin = None, as_json: AsJson = False) -> None:
+    """Show the units of a sweep, what the store holds of them, and what sharing saves."""
+    from sweep.overview import describe_plan, plan_overview
+    from sweep.plan import make_plan
+    from sweep.store import Store
+
+    config = _load(arguments, plugin)
+    overview = plan_overview(make_plan(config), Store(Path(config.sweep.output.store)))
+    _print(overview, as_json, lambda: describe_plan(overview))
+
+
+@app.command()
+def run(
+    arguments: Config,
+    plugin: Plugin = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster; without it one is started here.",
+                     envvar="RAY_ADDRESS", show_envvar=True),  # fmt: skip
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Processors for a Ray started here. [default: all]")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs for a Ray started here. [default: all]")
+    ] = None,
+) -> None:
+    """Compute what the store lacks of a sweep, and write its report.
+
+    The same command again continues an interrupted sweep. Exit code 0 only if every unit is done;
+    1 if units failed, 2 for bad input, 130 after Ctrl-C.
+    """
+    from sweep.report import write_report
+    from sweep.run import RunOptions, run_sweep
+    from sweep.store import Store
+    from unlearning.plugins import VARIABLE
+
+    config = _load(arguments, plugin)
+    options = RunOptions(address, cpus, gpus, plugins=os.environ.get(VARIABLE, ""))
+    out = console()
+    summary = run_sweep(config, options, out)
+    sweep = config.sweep
+    write_report(summary.plan, Store(Path(sweep.output.store)), sweep.run_folder)
+    _print_end(out, summary, sweep.run_folder)
+    if summary.interrupted_by:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not summary.is_complete:
+        raise typer.Exit(EXIT_FAILED_UNITS)
+
+
+@app.command()
+def status(
+    run_folder: Run,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show units by kind and state, failures with their causes, and the time left."""
+    from sweep.overview import describe_status, follow, run_status
+
+    if watch and not as_json:
+        follow(run_folder, console())
+        return
+    current = run_status(run_folder)
+    _print(current.to_json(), as_json, lambda: describe_status(current))
+
+
+@app.command()
+def report(run_folder: Run) -> None:
+    """Write tables, claims and figures of a run, also of a partial one."""
+    from sweep.overview import open_run
+    from sweep.report import write_report
+
+    plan, store = open_run(run_folder)
+    summary = write_report(plan, store, run_folder)
+    out = console()
+    parts = ", ".join(f"{count} {state}" for state, count in summary.counts.items() if count)
+    out.print(f"{parts}; report: {summary.folder}")
+
+
+class Listing(StrEnum):
+    """What `list` can list."""
+
+    strategies = "strategies"
+    datasets = "datasets"
+    models = "models"
+
+
+@app.command(name="list")
+def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None:
+    """List what a configuration can name, plug-ins included."""
+    _use_plugins(plugin)
+    if what is Listing.strategies:
+        from unlearning.contrast import known_strategies
+
+        found = {name: entry.description for name, entry in known_strategies().items()}
+    elif what is Listing.datasets:
+        from unlearning.datasets import known_readers
+
+        found = {name: entry.description for name, entry in known_readers().items()}
+    else:
+        from unlearning.models import MODEL_DESCRIPTIONS
+
+        found = dict(MODEL_DESCRIPTIONS)
+
+    def table() -> Table:
+        grid = Table.grid(padding=(0, 3))
+        for name, description in found.items():
+            grid.add_row(name, description)
+        return grid
+
+    _print(found, as_json, table)
+
+
+def _use_plugins(plugins: list[str] | None) -> None:
+    """Hand plug-ins on by environment, which also reaches the worker processes."""
+    from unlearning.plugins import VARIABLE, load_plugins
+
+    named = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []]
+    if named:
+        before = filter(None, [os.environ.get(VARIABLE)])
+        os.environ[VARIABLE] = os.pathsep.join([*before, *named])
+    load_plugins()
+
+
+def _load(arguments: list[str], plugins: list[str] | None) -> Any:
+    from sweep.config import load_config
+
+    _use_plugins(plugins)
+    files = [Path(argument) for argument in arguments if "=" not in argument]
+    return load_config(files, [argument for argument in arguments if "=" in argument])
+
+
+def _print(data: Any, as_json: bool, render: Callable[[], Any]) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps(data, indent=1))
+    else:
+        console().print(render())
+
+
+def _print_end(out: Console, summary: Any, run_folder: Path) -> None:
+    from sweep.progress import duration
+
+    counts = summary.counts
+    done = f"{counts['done']} of {len(summary.plan.units)} units done"
+    parts = [f"{done} ({summary.num_before} before)", duration(summary.elapsed_s)]
+    parts += [
+        f"[red]{counts[state]} {state}[/red]" for state in ("failed", "blocked") if counts[state]
+    ]
+    if counts["not_converged"]:
+        parts.append(f"{counts['not_converged']} not converged at the cap of stage 1")
+    if summary.interrupted_by:
+        parts.append(f"ended by {summary.interrupted_by}; the same command continues")
+    out.print(", ".join(parts))
+    if counts["failed"]:
+        out.print(f"causes: usweep status {run_folder}")
+    out.print(f"report: {run_folder / 'report' / 'report.md'}")
+
+
+def main() -> None:
+    """Run the command line; errors made for people are printed as one line, with exit code 2."""
+    from cluster.local import ClusterError
+    from sweep.errors import SweepError
+    from unlearning.errors import UnlearningError
+
+    try:
+        app()
+    except (UnlearningError, SweepError, ClusterError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[red]error:[/red] {_escape(str(error))}"
+        )
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,210 @@
+"""What `plan` and `status` show, as data first and then as text."""
+
+import json
+import time
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from yaml import YAMLError
+
+from sweep.errors import StoreError
+from sweep.failures import Failure, read_failures
+from sweep.plan import KINDS, Plan, read_plan, sharing
+from sweep.progress import FILE as PROGRESS_FILE
+from sweep.progress import STATES, Snapshot, draw, duration
+from sweep.run import CONFIG_FILE, PLAN_FILE
+from sweep.store import Store
+from unlearning.errors import ConfigError
+
+STALE_AFTER_S = 30.0  # a driver writes its progress every 2 s
+
+
+def open_run(run_folder: Path) -> tuple[Plan, Store]:
+    """The plan of a run and the store that it writes to.
+
+    Raises:
+        ConfigError: not a run's folder, or a damaged one.
+    """
+    plan = read_plan(run_folder / PLAN_FILE)
+    path = run_folder / CONFIG_FILE
+    try:
+        store = OmegaConf.select(OmegaConf.load(path), "output.store")
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is damaged; the same `usweep run` writes it again") from error
+    return plan, Store(Path(str(store)))
+
+
+def plan_overview(plan: Plan, store: Store) -> dict[str, Any]:
+    """Units by data set and kind, how many are done, epochs saved, and hours left if known."""
+    saved = sharing(plan)
+    units: dict[str, dict[str, int]] = {name: dict.fromkeys(KINDS, 0) for name in plan.datasets}
+    finished = {kind: store.keys(kind) for kind in KINDS}
+    done = dict.fromkeys(KINDS, 0)
+    measured, epochs_left = defaultdict(list), Counter[str]()
+    for unit in plan.units.values():
+        units[unit.dataset][unit.kind] += 1
+        if unit.key in finished[unit.kind]:
+            done[unit.kind] += 1
+            if len(measured[unit.dataset]) < 20:
+                measured[unit.dataset].append(_seconds_an_epoch(plan, store, unit.key))
+        else:
+            epochs_left[unit.dataset] += plan.epochs(unit)
+    return {
+        "name": plan.name,
+        "trials": saved.num_trials,
+        "units": units,
+        "done": done,
+        "epochs": {"shared": saved.epochs_shared, "apart": saved.epochs_apart},
+        "unprepared": [d.name for d in plan.datasets.values() if d.fingerprint is None],
+        "worker_hours_left": _hours_left(epochs_left, measured),
+    }
+
+
+def _seconds_an_epoch(plan: Plan, store: Store, key: str) -> float | None:
+    unit = plan.units[key]
+    try:
+        training = store.read_record(unit.kind, key)["training"]
+    except StoreError:
+        return None
+    return float(sum(part["seconds"] for part in training.values()) / plan.epochs(unit))
+
+
+def _hours_left(epochs: Counter[str], measured: dict[str, list[float | None]]) -> float | None:
+    """Hours of one worker for the epochs left; None where a data set has no finished unit."""
+    hours = 0.0
+    for dataset, count in epochs.items():
+        known = [seconds for seconds in measured.get(dataset, []) if seconds is not None]
+        if not known:
+            return None
+        hours += count * sum(known) / len(known) / 3600
+    return hours
+
+
+def describe_plan(overview: dict[str, Any]) -> Group:
+    """The overview of a plan for people."""
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column("units")
+    for kind in (*KINDS, "all"):
+        table.add_column(kind, justify="right")
+    for name, kinds in overview["units"].items():
+        table.add_row(name, *(f"{kinds[k]:,}" for k in KINDS), f"{sum(kinds.values()):,}")
+    sums = {k: sum(kinds[k] for kinds in overview["units"].values()) for k in KINDS}
+    total, done = sum(sums.values()), sum(overview["done"].values())
+    table.add_row("all", *(f"{sums[k]:,}" for k in KINDS), f"{total:,}", style="bold")
+    table.add_row("in the store", *(f"{overview['done'][k]:,}" for k in KINDS), f"{done:,}")
+    shared, apart = overview["epochs"]["shared"], overview["epochs"]["apart"]
+    share = 0 if apart == 0 else 100 * (apart - shared) / apart
+    lines = [
+        f"{overview['name']}: {overview['trials']:,} trials in {total:,} units",
+        f"training epochs: {shared:,} with originals and scratch models shared; {apart:,} if each "
+        f"trial trained its own: {apart - shared:,} saved ({share:.0f} %). Stage 1, which ends "
+        "when the forget set is lost, is on top of both.",
+    ]
+    if overview["unprepared"]:
+        lines.append(
+            f"not prepared yet: {', '.join(overview['unprepared'])}; `usweep run` reads their "
+            "files, and only then is it known what the store holds of them"
+        )
+    hours = overview["worker_hours_left"]
+    if total == done:
+        lines.append("nothing left to compute")
+    elif hours is None:
+        lines.append("time left: known once a unit of each data set has been measured")
+    else:
+        lines.append(f"left: about {hours:.1f} hours of one worker, by the units in the store")
+    return Group(lines[0], table, *lines[1:])
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run as its folder and the store show it, without asking Ray."""
+
+    plan: Plan
+    snapshot: Snapshot
+    is_alive: bool  # a driver wrote its progress in the last seconds
+    failures: dict[str, Failure]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "name": self.plan.name,
+            "alive": self.is_alive,
+            **asdict(self.snapshot),
+            "failures": [asdict(failure) for failure in self.failures.values()],
+        }
+
+
+def run_status(run_folder: Path) -> Status:
+    """The state of a run: finished units from the store, the rest from the driver's last word.
+
+    Raises:
+        ConfigError: not a run's folder.
+    """
+    plan, store = open_run(run_folder)
+    try:
+        snapshot = Snapshot(**json.loads((run_folder / PROGRESS_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        snapshot = Snapshot(ended=True)
+    is_alive = not snapshot.ended and time.time() - snapshot.updated < STALE_AFTER_S
+    finished = {kind: store.keys(kind) for kind in KINDS}
+    failures = {
+        key: failure
+        for key, failure in read_failures(run_folder).items()
+        if key in plan.units and key not in finished[plan.units[key].kind]
+    }
+    states: Counter[tuple[str, str]] = Counter()
+    for unit in plan.units.values():
+        if unit.key in finished[unit.kind]:
+            states[unit.kind, "done"] += 1
+        elif unit.key in failures:
+            states[unit.kind, "failed"] += 1
+        elif any(parent in failures for parent in unit.parents):
+            states[unit.kind, "blocked"] += 1
+        else:
+            states[unit.kind, "waiting"] += 1
+    for kind in KINDS:
+        running = snapshot.units.get(kind, {}).get("running", 0) if is_alive else 0
+        running = min(running, states[kind, "waiting"])
+        states[kind, "running"] += running
+        states[kind, "waiting"] -= running
+    snapshot.units = {kind: {state: states[kind, state] for state in STATES} for kind in KINDS}
+    if not is_alive:
+        snapshot.time_left_s, snapshot.running = None, []
+    return Status(plan, snapshot, is_alive, failures)
+
+
+def describe_status(status: Status) -> Group:
+    """The state of a run for people."""
+    snapshot, parts = status.snapshot, []
+    left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
+    if status.is_alive:
+        parts.append(f"{status.plan.name}: running on {snapshot.host}, process {snapshot.pid}")
+    elif left or status.failures:
+        parts.append(f"{status.plan.name}: not running; the same `usweep run` continues it")
+    else:
+        parts.append(f"{status.plan.name}: complete")
+    if snapshot.not_converged:
+        parts.append(f"{snapshot.not_converged} units did not converge in this run's stage 1")
+    for failure in status.failures.values():
+        label = status.plan.units[failure.key].label
+        parts.append(Text(f"failed: {label}: {failure.cause}", style="red"))
+    return Group(parts[0], draw(snapshot), *parts[1:])
+
+
+def follow(run_folder: Path, console: Console) -> None:
+    """Show the state of a run until it ends."""
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            status = run_status(run_folder)
+            live.update(describe_status(status), refresh=True)
+            if not status.is_alive:
+                return
+            time.sleep(2)
