@@ -28,7 +28,9 @@ from sweep.progress import FILE as PROGRESS_FILE
 from sweep.progress import Progress
 from sweep.provenance import Provenance
 from sweep.store import Store
-from sweep.trainable import RunContext, run_trial_in_worker
+from sweep.lanes import DEPTH, Lanes, num_lanes
+from sweep.trainable import TrialConfig, bundle, run_trial_in_worker
+from sweep.worker import RunContext
 from unlearning.datasets import find_prepared, prepare
 
 CONFIG_FILE, PLAN_FILE = "config.yaml", "plan.json"
@@ -198,37 +200,51 @@ def _tune(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output obeys verbose=0, the new one does not
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)  # the store is the ledger
+    shares = _shares(context, config)
+    lanes = _lanes(shares)
+    in_flight = DEPTH * sum(lane.count for lane in set(lanes.values()))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(in_flight)  # 1 by default with a searcher
     from ray import tune
 
     from sweep.callback import ProgressCallback
     from sweep.searcher import UnitSearcher
 
-    resources = config.sweep.resources
-
-    def share(trial_config: dict[str, str]) -> tune.PlacementGroupFactory:
-        dataset = trial_config["dataset"]
-        bundle = {"CPU": resources.of(dataset).cpus}
-        if context.gpus[dataset]:
-            bundle["GPU"] = context.gpus[dataset]
-        return tune.PlacementGroupFactory([bundle])
+    def request(trial: TrialConfig) -> tune.PlacementGroupFactory:
+        # Sent along with the trainable to each worker, so it must not hold on to the context.
+        return tune.PlacementGroupFactory([bundle(*shares[trial["dataset"]], trial["lane"])])
 
     trainable: Any = tune.with_parameters(run_trial_in_worker, context=context)
-    scratch_folder = tempfile.mkdtemp(prefix="usweep-tune-")
+    snapshots = tempfile.mkdtemp(prefix="usweep-tune-")
     try:
         tune.Tuner(
-            tune.with_resources(trainable, resources=share),
+            tune.with_resources(trainable, resources=request),
             tune_config=tune.TuneConfig(
-                search_alg=UnitSearcher(context.plan, frontier, progress),
+                search_alg=UnitSearcher(context.plan, frontier, lanes, progress),
                 num_samples=frontier.num_units,
                 reuse_actors=True,  # a new worker would import torch again: seconds a unit
             ),
             run_config=tune.RunConfig(
                 name="units",
-                storage_path=scratch_folder,
+                storage_path=snapshots,
                 verbose=0,
                 callbacks=[ProgressCallback(progress)],
-                failure_config=tune.FailureConfig(max_failures=resources.retries),
+                failure_config=tune.FailureConfig(max_failures=config.sweep.resources.retries),
             ),
         ).fit()
     finally:
-        shutil.rmtree(scratch_folder, ignore_errors=True)
+        shutil.rmtree(snapshots, ignore_errors=True)
+
+
+def _shares(context: RunContext, config: ResolvedConfig) -> dict[str, tuple[float, float]]:
+    """CPUs and GPUs of one unit, by data set."""
+    resources = config.sweep.resources
+    return {name: (resources.of(name).cpus, gpus) for name, gpus in context.gpus.items()}
+
+
+def _lanes(shares: dict[str, tuple[float, float]]) -> dict[str, Lanes]:
+    """Lanes by data set; those with equal shares have them in common."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    by_share = {share: Lanes(num_lanes(nodes, *share)) for share in set(shares.values())}
+    return {name: by_share[share] for name, share in shares.items()}

@@ -6,8 +6,10 @@ from ray.tune.search import Searcher
 
 from sweep.failures import Failure
 from sweep.frontier import Frontier
+from sweep.lanes import Lanes
 from sweep.plan import Plan
 from sweep.progress import Progress
+from sweep.trainable import TrialConfig
 
 LOST = "the worker process was lost, also when tried again (out of memory? a dead node?)"
 
@@ -18,29 +20,40 @@ class UnitSearcher(Searcher):
     Tune asks again later when `suggest` returns None, and ends the run at `Searcher.FINISHED`.
     """
 
-    def __init__(self, plan: Plan, frontier: Frontier, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, frontier: Frontier, lanes: dict[str, Lanes], progress: Progress
+    ) -> None:
+        """`lanes` by data set; data sets with equal shares have the same lanes."""
         super().__init__()
-        self._plan, self._frontier, self._progress = plan, frontier, progress
-        self._unit_of_trial: dict[str, str] = {}
+        self._plan, self._frontier, self._lanes = plan, frontier, lanes
+        self._progress = progress
+        self._next: str | None = None  # ready, but its lanes are full
+        self._trials: dict[str, TrialConfig] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
-        """The next ready unit as a tiny trial configuration."""
+    def suggest(self, trial_id: str) -> TrialConfig | None | str:
+        """The next ready unit, once there is a lane for it."""
         if self._frontier.is_exhausted:
             return str(Searcher.FINISHED)
-        key = self._frontier.next_ready()
-        if key is None:
+        self._next = self._next or self._frontier.next_ready()
+        if self._next is None:
             return None
-        self._unit_of_trial[trial_id] = key
-        return {"unit": key, "dataset": self._plan.units[key].dataset}
+        dataset = self._plan.units[self._next].dataset
+        lane = self._lanes[dataset].take()
+        if lane is None:
+            return None
+        config = {"unit": self._next, "dataset": dataset, "lane": lane}
+        self._trials[trial_id], self._next = config, None
+        return config
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Book a unit as finished or failed, which may make others ready or block them."""
-        key = self._unit_of_trial.pop(trial_id, None)
-        if key is None:
+        config = self._trials.pop(trial_id, None)
+        if config is None:
             return
-        result = result or {}
+        self._lanes[config["dataset"]].leave(config["lane"])
+        key, result = config["unit"], result or {}
         if not error and result.get("state") == "done":
             self._frontier.finish(key)
             self._progress.finished(key, result["outcome"], result.get("time_total_s", 0.0))

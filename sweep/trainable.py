@@ -1,46 +1,28 @@
-"""What a Ray worker does with one unit: a thin adapter around `unlearning.pipeline.run_unit`."""
+"""Ray Tune's trainable, and the resources that it asks for.
 
-import json
-import os
+Only the standard library is imported here: Tune creates a worker's actor by importing this module,
+and an actor that is ready at once, with torch still to come, is seen by Tune as running.
+"""
+
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweep.plan import Plan
-from sweep.provenance import Provenance
-from sweep.store import METRICS, Store
+if TYPE_CHECKING:
+    from sweep.worker import RunContext
 
-Outcome = dict[str, Any]  # the one small report of a trial
+TrialConfig = dict[str, Any]  # {"unit": key, "dataset": name, "lane": number}
 
 
-@dataclass(frozen=True)
-class RunContext:
-    """All that a worker needs besides a unit's key; sent once to each worker process."""
+def run_trial_in_worker(config: TrialConfig, context: "RunContext") -> None:
+    """Compute the unit that `config` names and report how it went.
 
-    plan: Plan
-    store_root: Path
-    prepared_folders: dict[str, Path]  # by data set
-    keep_models: tuple[str, ...]
-    provenance: Provenance
-    gpus: dict[str, float]  # GPU fraction of a unit, by data set; 0 is a CPU
-    plugins: str = ""  # value of UNLEARNING_PLUGINS
-    compute: Callable[["RunContext", str], str] | None = None  # None: `compute_unit`
-
-
-def run_trial_in_worker(config: dict[str, str], context: RunContext) -> None:
-    """Tune's trainable: compute the unit that `config` names and report how it went.
-
-    An exception of the unit is reported, not raised: Tune would restart a trial that raises, and
-    a strategy that raises once raises again. Only a lost worker is left to Tune's retries.
+    An exception of the unit is reported, not raised: Tune would start a trial that raises once
+    more, and a strategy that raises once raises again. Only a lost worker is left to Tune.
     """
     from ray import tune
 
-    compute = context.compute or compute_unit
     try:
-        report: Outcome = {"state": "done", "outcome": compute(context, config["unit"])}
+        report = {"state": "done", "outcome": context.compute_unit(config["unit"])}
     except Exception as error:
         report = {
             "state": "failed",
@@ -50,92 +32,13 @@ def run_trial_in_worker(config: dict[str, str], context: RunContext) -> None:
     tune.report({"unit": config["unit"], **report})
 
 
-def compute_unit(context: RunContext, key: str) -> str:
-    """Compute a unit and publish it in the store; returns its outcome.
+def bundle(cpus: float, gpus: float, lane: int) -> dict[str, float]:
+    """What a trial asks of Ray: its share, marked with its lane.
 
-    Raises:
-        UnlearningError, StoreError, OSError: the unit failed; nothing of it is left in the store.
+    Tune hands a finished trial's worker to a pending trial with an equal request, even if that
+    one's own worker is just starting, which is then stopped: with units shorter than the start of
+    a worker, all work stays on the workers that came first. A lane's number, written as that many
+    bytes of memory, makes requests of different lanes unequal, so each lane keeps its worker.
     """
-    from sweep.artifacts import read_weights, write_result
-    from unlearning.pipeline import run_unit
-    from unlearning.plugins import VARIABLE
-
-    if context.plugins:
-        os.environ[VARIABLE] = context.plugins
-    unit = context.plan.units[key]
-    spec = context.plan.spec(unit)
-    store = Store(context.store_root)
-    if store.has(unit.kind, key):
-        return str(store.read_record(unit.kind, key)["outcome"])
-    started = _now()
-    device = device_of(context.gpus[unit.dataset])
-    dataset, resident = _resident(context.prepared_folders[unit.dataset], device)
-    original = None
-    if unit.parents:
-        original = read_weights(store, "original", unit.parents[0], "original")
-    with store.building(unit.kind, key) as folder:
-        with (folder / METRICS).open("a") as file:
-
-            def log(event: dict[str, Any]) -> None:
-                file.write(json.dumps(event) + "\n")
-                file.flush()
-
-            result = run_unit(spec, dataset, original=original, resident=resident, log=log)
-        labels = {"sweep": context.plan.name, "dataset": unit.dataset, "unit": unit.label}
-        provenance = context.provenance.to_json(_device_name(device), started, _now())
-        write_result(folder, spec, result, labels, context.keep_models, provenance)
-    return result.outcome
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def device_of(gpu_fraction: float) -> str:
-    """The device for a unit with this share of a GPU, limited to that share of its memory.
-
-    Ray's fraction is bookkeeping only; the memory limit is what keeps neighbours apart.
-
-    Raises:
-        RuntimeError: the unit was given a GPU, but torch sees none.
-    """
-    import torch
-
-    if gpu_fraction == 0:
-        return "cpu"
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpu_fraction)
-        return "cuda"
-    if os.environ.get("USWEEP_PRETEND_GPUS") == "1":  # tests schedule by GPUs that are not there
-        return "cpu"
-    raise RuntimeError(
-        f"the unit was given {gpu_fraction:g} of a GPU, but torch sees none: check the driver and "
-        "CUDA_VISIBLE_DEVICES, or set resources.gpus=0 to compute on the CPU"
-    )
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
-
-
-_open: dict[tuple[Path, str], Any] = {}
-
-
-def _resident(folder: Path, device: str) -> Any:
-    """A prepared data set and its images on the device; the last one stays there for next time."""
-    import torch
-
-    from unlearning.datasets import open_prepared
-    from unlearning.images import ResidentImages
-
-    if (folder, device) not in _open:
-        _open.clear()
-        if device == "cuda":
-            torch.cuda.empty_cache()
-        dataset = open_prepared(folder)
-        _open[folder, device] = dataset, ResidentImages.load(dataset, torch.device(device))
-    return _open[folder, device]
-
-
+    request = {"CPU": cpus, "memory": float(lane + 1)}
+    return request | {"GPU": gpus} if gpus else request

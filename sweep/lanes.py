@@ -1,0 +1,52 @@
+"""Lanes: one for each unit that the cluster can run at a time, each with a worker of its own."""
+
+import heapq
+from collections.abc import Iterable
+
+DEPTH = 2  # one unit that runs and one that waits, so that Tune keeps the worker between them
+
+
+def num_lanes(nodes: Iterable[dict[str, float]], cpus: float, gpus: float) -> int:
+    """How many units with this share fit on the nodes at a time; at least one.
+
+    Args:
+        nodes: resources of each live node, under "CPU" and "GPU".
+        cpus: processors of one unit.
+        gpus: GPUs of one unit; a fraction never spans two GPUs.
+    """
+    count = 0
+    for node in nodes:
+        fits = [node.get("CPU", 0.0) / cpus]
+        if gpus:
+            fits.append(node.get("GPU", 0.0) * int(1 / gpus + 1e-9))
+        count += int(min(fits) + 1e-9)
+    return max(1, count)
+
+
+class Lanes:
+    """Gives each trial the emptiest lane, the lowest of equals."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._load = dict.fromkeys(range(count), 0)
+        self._heap = [(0, lane) for lane in range(count)]
+
+    def take(self) -> int | None:
+        """A lane with room for one more trial, or None while all are full."""
+        while self._heap:
+            load, lane = heapq.heappop(self._heap)
+            if load == self._load[lane]:  # else an entry that was overtaken
+                if load >= DEPTH:
+                    heapq.heappush(self._heap, (load, lane))
+                    return None
+                self._set(lane, load + 1)
+                return lane
+        return None
+
+    def leave(self, lane: int) -> None:
+        """A trial in this lane has ended."""
+        self._set(lane, self._load[lane] - 1)
+
+    def _set(self, lane: int, load: int) -> None:
+        self._load[lane] = load
+        heapq.heappush(self._heap, (load, lane))
