@@ -5,7 +5,8 @@ nothing changes them afterwards. Everything in here except `SourceConfig` decide
 therefore part of a unit's key. docs/paper.md says for each default what the paper leaves open.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unlearning.errors import ConfigError
@@ -19,9 +20,10 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Refuse an impossible setting with an error that names it and what is allowed.
 
     Raises:
-        ConfigError: `condition` is false.
+        ConfigError: `condition` is false, or the value is infinite or not a number.
     """
-    if not condition:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not (condition and finite):
         raise ConfigError(f"{key} is {value!r}; allowed: {allowed}")
 
 
@@ -39,7 +41,7 @@ class SourceConfig:
     """Where a data set's images come from; its content, not this, is in a unit's key."""
 
     reader: str = "digits"
-    image_size: int | None = None  # pixels a side after resizing; readers that need it have a default
+    image_size: int | None = None  # pixels a side after resizing; None: the reader's default
     # The reader "arrays" only: .npy files, or one .npz that holds `images` and `labels`.
     train_images: str | None = None
     train_labels: str | None = None
@@ -77,11 +79,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         ok = len(self.widths) == 2 and all(width >= 1 for width in self.widths)
         require(ok, "model.widths", self.widths, "two positive channel counts")
+        finite = math.isfinite(self.pixel_mean)
+        require(finite, "model.pixel_mean", self.pixel_mean, "any finite number")
         require(self.pixel_std > 0, "model.pixel_std", self.pixel_std, "above 0")
 
 
-def _require_positive_training(section: str, epochs: int, batch_size: int, lr: float) -> None:
-    require(epochs >= 1, f"{section}.epochs", epochs, "1 or more")
+def _require_positive_training(
+    section: str, epochs: int, batch_size: int, lr: float, epochs_key: str = "epochs"
+) -> None:
+    require(epochs >= 1, f"{section}.{epochs_key}", epochs, "1 or more")
     require(batch_size >= 2, f"{section}.batch_size", batch_size, "2 or more")
     require(lr > 0, f"{section}.learning_rate", lr, "above 0")
 
@@ -116,6 +122,7 @@ class NeutralizationConfig:
             self.max_epochs,
             2 if self.batch_size is None else self.batch_size,
             self.learning_rate,
+            epochs_key="max_epochs",
         )
 
 
@@ -200,6 +207,9 @@ class TrialSettings:
     numerics: NumericsConfig = field(default_factory=NumericsConfig)
 
     def __post_init__(self) -> None:
+        # Copies, since a section may be shared by settings that resolve it differently.
+        self.neutralization = replace(self.neutralization)
+        self.retraining = replace(self.retraining)
         if self.neutralization.batch_size is None:
             self.neutralization.batch_size = self.training.batch_size
         if self.retraining.batch_size is None:
@@ -209,7 +219,7 @@ class TrialSettings:
 
     @classmethod
     def from_json(cls, sections: dict[str, Any]) -> "TrialSettings":
-        """The settings that `dataclasses.asdict` wrote; sections that are not there get defaults."""
+        """The settings that `dataclasses.asdict` wrote; missing sections get defaults."""
         return cls(
             **{name: make(**sections[name]) for name, make in SECTIONS.items() if name in sections}
         )

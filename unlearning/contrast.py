@@ -8,6 +8,7 @@ Shape letters: N = images of the forget set, C = classes of the data set.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 import numpy.typing as npt
@@ -238,23 +239,34 @@ def contrastive_labels(
     except Exception as error:
         text = f"strategy {strategy!r} raised {type(error).__name__}: {error}"
         raise StrategyError(text) from error
-    _check(strategy, matching, classes, num_classes)
-    return matching
+    return _checked(strategy, matching, classes, num_classes)
 
 
-def _check(
-    strategy: str, matching: Matching, classes: tuple[int, ...], num_classes: int
-) -> None:
+def _checked(
+    strategy: str, matching: object, classes: tuple[int, ...], num_classes: int
+) -> Matching:
+    """The matching with plain integers, if every class of the forget set has a wrong label."""
     if not isinstance(matching, Matching):
-        raise StrategyError(f"strategy {strategy!r} returned {type(matching).__name__}, no Matching")
-    if set(matching.labels) != set(classes):
         raise StrategyError(
-            f"strategy {strategy!r} labelled classes {sorted(matching.labels)}, "
+            f"strategy {strategy!r} returned {type(matching).__name__}, no Matching"
+        )
+    try:
+        labels = {index(source): index(target) for source, target in matching.labels.items()}
+        completed = tuple(index(source) for source in matching.completed)
+    except (AttributeError, TypeError) as error:
+        raise StrategyError(
+            f"strategy {strategy!r} returned {matching}; "
+            "allowed: labels as a dict of class numbers, completed as a tuple of them"
+        ) from error
+    if set(labels) != set(classes):
+        raise StrategyError(
+            f"strategy {strategy!r} labelled classes {sorted(labels)}, "
             f"while the forget set has {list(classes)}"
         )
-    for source, target in matching.labels.items():
+    for source, target in labels.items():
         if target == source or not 0 <= target < num_classes:
             raise StrategyError(
                 f"strategy {strategy!r} gave class {source} the label {target}; "
                 f"allowed: another class from 0 to {num_classes - 1}"
             )
+    return Matching(labels, completed)

@@ -1,10 +1,10 @@
 """Everything the core can refuse, so that a caller can tell the causes apart.
 
-    UnlearningError
-    ├── ConfigError     a setting that is impossible or unknown
-    ├── DatasetError    files that are missing, damaged or not what they should be
-    ├── StrategyError   a mislabel strategy that raised or returned unusable labels
-    └── DivergedError   a loss that is no longer a finite number
+UnlearningError
+├── ConfigError     a setting that is impossible or unknown
+├── DatasetError    files that are missing, damaged or not what they should be
+├── StrategyError   a mislabel strategy that raised or returned unusable labels
+└── DivergedError   a loss that is no longer a finite number
 """
 
 

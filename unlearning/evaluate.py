@@ -26,7 +26,7 @@ def predict(
     """Logits [n, classes], float32 on the data's device, of rows [n] in evaluation mode."""
     model.eval()
     parts = []
-    for batch in rows.split(EVALUATION_BATCH_SIZE):
+    for batch in torch.split(rows, EVALUATION_BATCH_SIZE):
         images = data.images(batch.to(data.resident.device))
         if augmentation is not None:
             images = augmentation(images)

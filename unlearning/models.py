@@ -84,5 +84,6 @@ def build_model(config: ModelConfig, shape: ImageShape, num_classes: int, seed: 
     """
     require_model(config.name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("weights", seed))
+        # Not torch.manual_seed, which would also reseed the generators of GPUs.
+        torch.default_generator.manual_seed(derive_seed("weights", seed))
         return MODELS[config.name](shape, num_classes, config)

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from unlearning.config import NumericsConfig
+
+NONDETERMINISTIC, ERROR_IF_NONDETERMINISTIC = 0, 2  # torch.set_deterministic_debug_mode
 
 
 @contextmanager
@@ -25,35 +28,48 @@ def numerics(config: NumericsConfig) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.get_deterministic_debug_mode(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_tf32,
+        tuple(backend.fp32_precision for backend in _float32_backends()),
     )
+    mode = ERROR_IF_NONDETERMINISTIC if config.deterministic else NONDETERMINISTIC
+    ieee = ("ieee",) * len(_float32_backends())
     try:
         # Nothing here reads memory before writing it; filling it would only cost time.
-        _set(config.cpu_threads, config.deterministic, False, not config.deterministic, False, False)
+        _set(config.cpu_threads, mode, False, not config.deterministic, ieee)
         yield
     finally:
         _set(*before)
 
 
+def _float32_backends() -> tuple[Any, ...]:
+    """Where torch may compute float32 in fewer bits, each with an attribute `fp32_precision`.
+
+    Not the older `allow_tf32`: it cannot be read where somebody set the newer attribute, and does
+    not cover the CPU, where torch.set_float32_matmul_precision("medium") means bf16.
+    """
+    cuda = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn  # the attributes of these two are made at import
+    mkldnn: Any = torch.backends.mkldnn
+    return cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+
+
 def _set(
     threads: int,
-    deterministic: bool,
+    deterministic_mode: int,
     fill_memory: bool,
     cudnn_benchmark: bool,
-    cudnn_tf32: bool,
-    matmul_tf32: bool,
+    float32_precisions: tuple[str, ...],
 ) -> None:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = fill_memory
+    # The debug mode, since it also knows "warn only", which must come back as it was.
+    torch.set_deterministic_debug_mode(deterministic_mode)
+    torch.utils.deterministic.fill_uninitialized_memory = fill_memory  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = cudnn_benchmark
-    torch.backends.cudnn.allow_tf32 = cudnn_tf32
-    torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+    for backend, precision in zip(_float32_backends(), float32_precisions, strict=True):
+        backend.fp32_precision = precision
 
 
 def autocast(config: NumericsConfig, device: torch.device) -> torch.autocast:

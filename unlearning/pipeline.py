@@ -1,6 +1,6 @@
 """The paper's pipeline from top to bottom; start reading here.
 
-    original ──► neutralized (stage 1) ──► retrained (stage 2)          scratch, the reference
+original ──► neutralized (stage 1) ──► retrained (stage 2)          scratch, the reference
 """
 
 import copy

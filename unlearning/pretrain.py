@@ -1,4 +1,4 @@
-"""Training from fresh weights: the original on the whole training set, scratch on the retain set."""
+"""Training from fresh weights: the original on all training images, scratch on the retain set."""
 
 from collections.abc import Iterator
 

@@ -74,7 +74,7 @@ def shuffled_batches(
     """
     order = torch.randperm(len(rows), generator=generator(*names))
     count = max(1, round(fraction * len(rows)))
-    batches = list(rows[order[:count]].split(batch_size))
+    batches = list(torch.split(rows[order[:count]], batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         tail = batches.pop()
         batches[-1] = torch.cat([batches[-1], tail])

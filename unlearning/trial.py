@@ -8,6 +8,7 @@ from unlearning.config import Seeds, SourceConfig, TrialSettings
 from unlearning.contrast import get_strategy
 from unlearning.datasets import PreparedDataset, prepare
 from unlearning.pipeline import run_unit
+from unlearning.splits import draw_split, num_forgotten
 from unlearning.training import Event
 from unlearning.unit import UnitSpec
 from unlearning.workspace import UnitResult
@@ -59,10 +60,13 @@ def run_trial(
 
     Raises:
         ConfigError: an impossible or unknown setting.
+        UnlearningError: see unlearning.errors.
     """
     settings = settings or TrialSettings()
-    seeds = Seeds.all(seed) if isinstance(seed, int) else seed
+    seeds = seed if isinstance(seed, Seeds) else Seeds.all(int(seed))
     version = get_strategy(strategy).version
+    # All that can be refused is refused before the first, long training.
+    num_forgotten(forget_ratio, len(draw_split(dataset, settings.split).train))
 
     original_spec = UnitSpec("original", dataset.fingerprint, settings, seeds)
     scratch_spec = UnitSpec("scratch", dataset.fingerprint, settings, seeds, forget_ratio)

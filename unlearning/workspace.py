@@ -95,9 +95,7 @@ class Workspace:
         )
         if weights is not None:
             model.load_state_dict(weights)
-        memory = (
-            torch.channels_last if settings.numerics.channels_last else torch.contiguous_format
-        )
+        memory = torch.channels_last if settings.numerics.channels_last else torch.contiguous_format
         return model.to(device=resident.device, memory_format=memory)  # type: ignore[call-overload, no-any-return]
 
     def train(self, name: str, state: TrainState, events: Iterable[Event]) -> None:
@@ -109,7 +107,7 @@ class Workspace:
         self.result.models[name] = {key: tensor.cpu() for key, tensor in weights.items()}
 
     def measure(self, name: str, model: nn.Module, drop: Collection[str] = ("retain",)) -> None:
-        """Evaluate a model state on all sets of the unit; logits on the `drop` sets are not kept."""
+        """Evaluate a model state on all sets of the unit; logits on `drop` sets are not kept."""
         numerics = self.spec.settings.numerics
         evaluate_state(
             self.result.evaluation, name, model, self.result.sets, self.data, numerics, drop
@@ -118,4 +116,3 @@ class Workspace:
     def labels(self, rows: Rows) -> Tensor:
         """Class numbers of rows, on the CPU."""
         return self.data.labels(rows.to(self.data.resident.device)).cpu()
-
