@@ -1,5 +1,6 @@
 """A Ray of one's own on this machine, or an existing one by its address."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -7,9 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Ray's sockets live under its temporary folder, and a socket's path is limited to 107 bytes.
 _MAX_TEMP_PATH = 40
+_PREFIX = "usweep-"
 _OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
 
 
@@ -57,8 +60,8 @@ def ray_cluster(
 ) -> Iterator[dict[str, float]]:
     """Connect to `address`, or start Ray here; yields the cluster's resources.
 
-    A local Ray listens on loopback only, asks for a token that only this user can read, has no
-    dashboard, and keeps its files in a short temporary folder that is removed at the end.
+    A local Ray asks every connection for a token that only this user can read, has no dashboard,
+    and keeps its files in a short temporary folder that is removed at the end.
 
     Args:
         address: of an existing cluster, such as "auto" or "10.0.0.1:6379"; None starts one here.
@@ -69,27 +72,25 @@ def ray_cluster(
         ClusterError: the address does not answer, or Ray does not start.
     """
     _quiet_ray()
-    temporary = None if address else Path(tempfile.mkdtemp(prefix="us-", dir=_short_folder()))
-    if temporary is not None:
+    temporary = None
+    if not address:
+        temporary = temporary_folder()
         _demand_token(temporary)
     import ray
 
-    local = {
-        "num_cpus": available_cpus() if num_cpus is None else num_cpus,
-        "num_gpus": available_gpus() if num_gpus is None else num_gpus,
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",
-        "_temp_dir": str(temporary),
-    }
+    options: dict[str, Any] = {"address": address or "local"}
+    if temporary is not None:
+        options |= {
+            "num_cpus": available_cpus() if num_cpus is None else num_cpus,
+            "num_gpus": available_gpus() if num_gpus is None else num_gpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": str(temporary),
+        }
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            **({} if address else local),
-        )
-        yield ray.cluster_resources()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     except (ConnectionError, TimeoutError) as error:
         raise ClusterError(f"no Ray at {address}: {error}") from error
     finally:
@@ -98,8 +99,27 @@ def ray_cluster(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _short_folder() -> str | None:
-    return None if len(tempfile.gettempdir()) < _MAX_TEMP_PATH - 15 else "/tmp"
+def temporary_folder() -> Path:
+    """A new private folder with a short path; those that dead processes left are removed."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _MAX_TEMP_PATH - 15:
+        parent = Path("/tmp")
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        is_ours = folder.is_dir() and folder.stat().st_uid == os.getuid()
+        if is_ours and pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _quiet_ray() -> None:

@@ -75,9 +75,7 @@ def obvious_epoch(data: PreparedDataset) -> Callable[[], None]:
 def our_epoch(data: PreparedDataset) -> Callable[[], None]:
     """One epoch of this project's loop, under its default numerics."""
     config = NumericsConfig()
-    batches = ImageBatches(
-        ResidentImages.load(data, torch.device("cpu")), ModelConfig(), config
-    )
+    batches = ImageBatches(ResidentImages.load(data, torch.device("cpu")), ModelConfig(), config)
     model = build_model(ModelConfig(), (1, 28, 28), 10, seed=0)
     state = TrainState.start(model.to(memory_format=torch.channels_last), 1e-3)  # type: ignore[call-overload]
     rows = torch.arange(len(data.labels))

@@ -19,7 +19,7 @@ UV = "uv>=0.9,<1"
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036, the one file that an older Python may start
         sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. "
                  "Name another one: make PYTHON=python3.12 quickstart")  # fmt: skip
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".venv").resolve()
@@ -39,7 +39,9 @@ def main() -> None:
 
 def run(*command: object) -> None:
     """Run a command and end with its exit code if it fails."""
-    print("+", *(Path(part).name if isinstance(part, Path) else part for part in command), flush=True)
+    print(
+        "+", *(Path(part).name if isinstance(part, Path) else part for part in command), flush=True
+    )
     code = subprocess.run([str(part) for part in command]).returncode
     if code != 0:
         sys.exit(code)

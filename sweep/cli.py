@@ -28,7 +28,9 @@ Config = Annotated[
         help="Configuration files, merged left to right, then overrides such as grid.seeds=[0,1].",
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="A .py file or module that registers strategies or readers."),
@@ -59,8 +61,11 @@ def run(
     plugin: Plugin = None,
     address: Annotated[
         str | None,
-        typer.Option(help="An existing Ray cluster; without it one is started here.",
-                     envvar="RAY_ADDRESS", show_envvar=True),  # fmt: skip
+        typer.Option(
+            help="An existing Ray cluster; without it one is started here.",
+            envvar="RAY_ADDRESS",
+            show_envvar=True,
+        ),
     ] = None,
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Processors for a Ray started here. [default: all]")
@@ -117,7 +122,7 @@ def report(run_folder: Run) -> None:
     plan, store = open_run(run_folder)
     summary = write_report(plan, store, run_folder)
     out = console()
-    parts = ", ".join(f"{count} {state}" for state, count in summary.counts.items() if count)
+    parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
     out.print(f"{parts}; report: {summary.folder}")
 
 

@@ -47,7 +47,7 @@ class GridConfig:
 
 
 def _expand_range(config: DictConfig) -> DictConfig:
-    """Turn a range of forget ratios into a list, so that a list and a range can override each other.
+    """Turn a range of forget ratios into a list, so that each can override the other.
 
     Raises:
         ConfigError: the range is incomplete or impossible.
@@ -173,7 +173,7 @@ def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
     entries = merged.get("datasets") or OmegaConf.create({})
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"datasets is {entries!r}; allowed: a mapping of names to settings")
-    rest = OmegaConf.masked_copy(merged, [k for k in merged if k not in _TRIAL_KEYS])
+    rest = OmegaConf.masked_copy(merged, [str(k) for k in merged if k not in _TRIAL_KEYS])
     sweep: SweepConfig = _to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
     _check_name(sweep.name)
     for axis in ("forget_ratios", "strategies", "seeds"):
@@ -198,7 +198,7 @@ def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
         if name not in readers:
             known = ", ".join(sorted(readers))
             raise ConfigError(f"{key}.source.reader is missing; known readers: {known}")
-        entry = OmegaConf.merge(entry, {"source": {"reader": name}})  # type: ignore[assignment]
+        entry = OmegaConf.merge(entry, {"source": {"reader": name}})
     settings: TrialSettings = _to_dataclass(TrialSettings, key, shared, entry)
     reader = settings.source.reader
     require(reader in readers, f"{key}.source.reader", reader, ", ".join(sorted(readers)))

@@ -1,8 +1,8 @@
 """What can go wrong outside the core.
 
-    SweepError
-    ├── StoreError    a store that cannot be written, or a damaged file in it
-    └── ClusterError  no Ray to run on
+SweepError
+├── StoreError    a store that cannot be written, or a damaged file in it
+└── ClusterError  no Ray to run on
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ from sweep.errors import StoreError
 from sweep.failures import Failure, read_failures
 from sweep.plan import KINDS, Plan, read_plan, sharing
 from sweep.progress import FILE as PROGRESS_FILE
-from sweep.progress import STATES, Snapshot, draw, duration
+from sweep.progress import STATES, Snapshot, draw
 from sweep.run import CONFIG_FILE, PLAN_FILE
 from sweep.store import Store
 from unlearning.errors import ConfigError
@@ -48,7 +48,8 @@ def plan_overview(plan: Plan, store: Store) -> dict[str, Any]:
     units: dict[str, dict[str, int]] = {name: dict.fromkeys(KINDS, 0) for name in plan.datasets}
     finished = {kind: store.keys(kind) for kind in KINDS}
     done = dict.fromkeys(KINDS, 0)
-    measured, epochs_left = defaultdict(list), Counter[str]()
+    measured: dict[str, list[float | None]] = defaultdict(list)
+    epochs_left = Counter[str]()
     for unit in plan.units.values():
         units[unit.dataset][unit.kind] += 1
         if unit.key in finished[unit.kind]:
@@ -183,7 +184,8 @@ def run_status(run_folder: Path) -> Status:
 
 def describe_status(status: Status) -> Group:
     """The state of a run for people."""
-    snapshot, parts = status.snapshot, []
+    snapshot = status.snapshot
+    parts: list[str | Text] = []
     left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
     if status.is_alive:
         parts.append(f"{status.plan.name}: running on {snapshot.host}, process {snapshot.pid}")

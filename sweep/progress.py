@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -160,9 +159,7 @@ class Progress:
             updated=time.time(),
             elapsed_s=elapsed_s,
             time_left_s=self._time_left.estimate_s(elapsed_s),
-            units={
-                kind: {state: self._counts[kind, state] for state in STATES} for kind in KINDS
-            },
+            units={kind: {state: self._counts[kind, state] for state in STATES} for kind in KINDS},
             not_converged=self.not_converged,
             running=[self._plan.units[key].label for key in self._running],
             ended=ended,
@@ -229,8 +226,9 @@ def draw(snapshot: Snapshot, last_ended: Collection[str] = ()) -> Group:
         table.add_row(kind, *cells)
     count = totals(snapshot)
     line = Table.grid(padding=(0, 1))
+    filled = round(30 * count["done"] / max(1, count["all"]))
     line.add_row(
-        ProgressBar(total=max(1, count["all"]), completed=count["done"], width=30),
+        "━" * filled + "─" * (30 - filled),
         f"{count['done']}/{count['all']}",
         f"elapsed {duration(snapshot.elapsed_s)}",
         f"left {duration(snapshot.time_left_s)}",

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +16,18 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from cluster.local import ray_cluster
+from cluster.local import ray_cluster, temporary_folder
 from sweep.config import ResolvedConfig
 from sweep.errors import SweepError
 from sweep.failures import clear_failures
 from sweep.files import write_atomically
 from sweep.frontier import Frontier
+from sweep.lanes import DEPTH, Lanes, num_lanes
 from sweep.plan import Plan, make_plan
 from sweep.progress import FILE as PROGRESS_FILE
 from sweep.progress import Progress
 from sweep.provenance import Provenance
 from sweep.store import Store
-from sweep.lanes import DEPTH, Lanes, num_lanes
 from sweep.trainable import TrialConfig, bundle, run_trial_in_worker
 from sweep.worker import RunContext
 from unlearning.datasets import find_prepared, prepare
@@ -108,8 +107,10 @@ def run_sweep(config: ResolvedConfig, options: RunOptions, console: Console) -> 
             )
             with progress, _ending_on_signals(interruption, console):
                 _tune(context, config, frontier, progress)
-    counts = {state: progress.count(state) for state in ("done", "failed", "blocked")}
+    counts = {state: progress.count(state) for state in ("failed", "blocked")}
     counts["not_converged"] = progress.not_converged
+    # Asked of the store: a unit may have been published while the sweep was being ended.
+    counts["done"] = sum(store.has(unit.kind, unit.key) for unit in plan.units.values())
     elapsed_s = time.monotonic() - began
     return RunSummary(plan, counts, len(done), elapsed_s, interruption.signal_name)
 
@@ -156,12 +157,19 @@ def _refuse_second_driver(run_folder: Path) -> None:
         host, pid, ended = progress["host"], progress["pid"], progress["ended"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if not ended and host == socket.gethostname() and pid != os.getpid() and psutil.pid_exists(pid):
-        if "usweep" in " ".join(psutil.Process(pid).cmdline()):
-            raise SweepError(
-                f"process {pid} on this machine is running {run_folder.name} already; wait for "
-                f"it, end it, or give this sweep another name (name=...)"
-            )
+    if not ended and host == socket.gethostname() and pid != os.getpid() and _is_sweep(pid):
+        raise SweepError(
+            f"process {pid} on this machine is running {run_folder.name} already; wait for it, "
+            "end it, or give this sweep another name (name=...)"
+        )
+
+
+def _is_sweep(pid: int) -> bool:
+    try:
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+    return "usweep" in command or "sweep run" in command
 
 
 def _describe(resources: dict[str, float]) -> str:
@@ -214,7 +222,7 @@ def _tune(
         return tune.PlacementGroupFactory([bundle(*shares[trial["dataset"]], trial["lane"])])
 
     trainable: Any = tune.with_parameters(run_trial_in_worker, context=context)
-    snapshots = tempfile.mkdtemp(prefix="usweep-tune-")
+    snapshots = temporary_folder()  # Tune insists on a place for its own; nothing reads it
     try:
         tune.Tuner(
             tune.with_resources(trainable, resources=request),
@@ -225,7 +233,7 @@ def _tune(
             ),
             run_config=tune.RunConfig(
                 name="units",
-                storage_path=snapshots,
+                storage_path=str(snapshots),
                 verbose=0,
                 callbacks=[ProgressCallback(progress)],
                 failure_config=tune.FailureConfig(max_failures=config.sweep.resources.retries),
@@ -245,6 +253,7 @@ def _lanes(shares: dict[str, tuple[float, float]]) -> dict[str, Lanes]:
     """Lanes by data set; those with equal shares have them in common."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    ray_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray_nodes if node["Alive"]]
     by_share = {share: Lanes(num_lanes(nodes, *share)) for share in set(shares.values())}
     return {name: by_share[share] for name, share in shares.items()}

@@ -30,8 +30,8 @@ class UnitSearcher(Searcher):
         self._next: str | None = None  # ready, but its lanes are full
         self._trials: dict[str, TrialConfig] = {}
 
-    def suggest(self, trial_id: str) -> TrialConfig | None | str:
-        """The next ready unit, once there is a lane for it."""
+    def suggest(self, trial_id: str) -> Any:
+        """The next ready unit as a TrialConfig; None while there is no lane for it."""
         if self._frontier.is_exhausted:
             return str(Searcher.FINISHED)
         self._next = self._next or self._frontier.next_ready()

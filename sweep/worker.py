@@ -118,5 +118,3 @@ def _resident(folder: Path, device: str) -> Any:
         dataset = open_prepared(folder)
         _open[folder, device] = dataset, ResidentImages.load(dataset, torch.device(device))
     return _open[folder, device]
-
-

@@ -1,0 +1,286 @@
+"""Whole sweeps on a real Ray, by the command line, as users run them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from sweep.config import ResolvedConfig, load_config
+from sweep.run import RunOptions, run_sweep
+from sweep.store import Store
+from sweep.worker import RunContext
+
+UNITS = 7
+
+
+def usweep(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sweep", *map(str, arguments)]
+    env = os.environ | {"COLUMNS": "200"} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted((folder / "store").glob("*/*/record.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """All that training decided, without times and hosts."""
+    found = {}
+    for key, record in records(folder).items():
+        kept = {k: record[k] for k in ("metrics", "per_class_accuracy", "neutralization")}
+        digests = {n: d for n, d in record["files"].items() if n.endswith(".safetensors")}
+        found[key] = kept | {"files": digests}
+    return found
+
+
+def modification_times(folder: Path) -> dict[str, int]:
+    paths = (folder / "store").glob("*/*/record.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.fixture(scope="module")
+def finished(finished_file: Path) -> Path:
+    """Folder of a sweep that ran to its end."""
+    done = usweep("run", finished_file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{UNITS} of {UNITS} units done (0 before)" in done.stdout
+    return finished_file.parent
+
+
+def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> None:
+    found = records(finished)
+    assert Counter(record["kind"] for record in found.values()) == {
+        "original": 1,
+        "scratch": 2,
+        "two_stage": 4,
+    }
+    for key, record in found.items():
+        folder = finished / "store" / record["kind"] / key
+        assert record["key"] == key
+        assert set(record["files"]) == {p.name for p in folder.iterdir()} - {"record.json"}
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for state, training in record["training"].items():
+            epochs = [line["epoch"] for line in lines if line["state"] == state]
+            first = 0 if state == "neutralized" else 1
+            assert epochs == list(range(first, training["epochs"] + 1))
+    report = finished / "runs" / "tiny" / "report"
+    for table in ("table2", "table3", "table4", "table5", "forgetting"):
+        for ending in ("csv", "md", "tex"):
+            assert (report / f"{table}.{ending}").stat().st_size > 0
+    for name in ("claims.md", "figure2.png", "figure2.svg", "report.md"):
+        assert (report / name).stat().st_size > 0
+    frame = pd.read_parquet(report / "results.parquet")
+    assert set(frame["unit"]) == set(found)
+    assert not list((finished / "store" / "building").iterdir())
+
+
+def test_the_same_command_again_repeats_nothing(finished: Path, finished_file: Path) -> None:
+    before = modification_times(finished)
+    again = usweep("run", finished_file)
+    assert again.returncode == 0, again.stderr
+    assert f"({UNITS} before)" in again.stdout
+    assert "computing on" not in again.stdout  # no Ray is started for nothing
+    assert modification_times(finished) == before
+
+
+def test_status_and_report_and_plan_agree_on_a_finished_sweep(
+    finished: Path, finished_file: Path
+) -> None:
+    run_folder = finished / "runs" / "tiny"
+    status = json.loads(usweep("status", run_folder, "--json").stdout)
+    assert not status["alive"] and status["failures"] == []
+    assert sum(kind["done"] for kind in status["units"].values()) == UNITS
+    assert "complete" in usweep("status", run_folder).stdout
+    assert usweep("report", run_folder).returncode == 0
+    plan = json.loads(usweep("plan", finished_file, "--json").stdout)
+    assert sum(plan["done"].values()) == UNITS and plan["unprepared"] == []
+    assert "nothing left to compute" in usweep("plan", finished_file).stdout
+
+
+def test_an_added_strategy_computes_only_its_own_units(
+    finished: Path, finished_file: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "store", tmp_path / "store")
+    before = modification_times(tmp_path)
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from unlearning.contrast import Matching, register_strategy\n"
+        "@register_strategy('next_class', 'the next class of the forget set')\n"
+        "def next_class(contrast):\n"
+        "    following = contrast.classes[1:] + contrast.classes[:1]\n"
+        "    return Matching(dict(zip(contrast.classes, following)))\n"
+        "@register_strategy('broken', 'raises')\n"
+        "def broken(contrast):\n"
+        "    raise KeyError('no such thing')\n"
+    )
+    done = usweep(
+        "run", finished_file, "--plugin", plugin, f"output.store={tmp_path}/store",
+        f"output.runs={tmp_path}/runs", "grid.strategies=[minimum,next_class,broken]",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = records(tmp_path)
+    strategies = Counter(r["spec"].get("strategy", {}).get("name") for r in found.values())
+    assert strategies["next_class"] == 2  # the failures of the other did not stop it
+    assert strategies["broken"] == 0
+    after = modification_times(tmp_path)
+    assert all(after[key] == time_ns for key, time_ns in before.items())
+    # The cause is in the output, in status and in the report; nothing half-written is left.
+    cause = "strategy 'broken' raised KeyError"
+    assert cause in done.stdout
+    run_folder = tmp_path / "runs" / "tiny"
+    status = usweep("status", run_folder, "--plugin", plugin)
+    assert cause in usweep("status", run_folder).stdout, status.stderr
+    assert cause in (run_folder / "report" / "report.md").read_text()
+    assert not list((tmp_path / "store" / "building").iterdir())
+
+
+def _start(tiny_file: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep", "run", str(tiny_file), "--cpus", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for_units(folder: Path, count: int, driver: subprocess.Popen[str]) -> None:
+    while len(records(folder)) < count:
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        time.sleep(0.02)
+
+
+def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
+    finished: Path, tiny_file: Path
+) -> None:
+    folder = tiny_file.parent
+    driver = _start(tiny_file)
+    _wait_for_units(folder, 2, driver)
+    driver.kill()
+    driver.communicate()
+    before = modification_times(folder)
+    done = usweep("run", tiny_file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = modification_times(folder)
+    assert all(after[key] == time_ns for key, time_ns in before.items())
+    assert numbers(folder) == numbers(finished)
+    assert not list((folder / "store" / "building").iterdir())
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tiny_file: Path) -> None:
+    folder = tiny_file.parent
+    driver = _start(tiny_file)
+    _wait_for_units(folder, 1, driver)
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert "ended by SIGINT; the same command continues" in output
+    kept = len(records(folder))
+    assert f"{kept} of {UNITS} units done" in output
+    assert not list((folder / "store" / "building").iterdir())
+    status = usweep("status", folder / "runs" / "tiny")
+    assert "not running; the same `usweep run` continues it" in status.stdout
+    assert (folder / "runs" / "tiny" / "report" / "report.md").is_file()
+
+
+def test_units_on_a_share_of_a_gpu_are_scheduled_by_it(tiny_file: Path) -> None:
+    arguments = ("run", tiny_file, "--cpus", "4", "--gpus", "1", "resources.gpus=0.5")
+    one_unit = "grid.forget_ratios=[0.1]"
+    blind = usweep(*arguments, one_unit)
+    assert blind.returncode == 1
+    assert "given 0.5 of a GPU, but torch sees none" in blind.stdout
+    pretended = usweep(*arguments, one_unit, USWEEP_PRETEND_GPUS="1")
+    assert pretended.returncode == 0, pretended.stdout + pretended.stderr
+    assert "4 CPUs, 1 GPUs" in pretended.stdout
+    assert len(records(tiny_file.parent)) == 4
+
+
+def _note_worker(context: RunContext, key: str) -> str:
+    """Publish a record that names the worker process; takes a while."""
+    unit = context.plan.units[key]
+    time.sleep(0.2)
+    with Store(context.store_root).building(unit.kind, key) as folder:
+        (folder / "record.json").write_text(json.dumps({"worker": os.getpid()}))
+    return "done"
+
+
+def test_every_slot_keeps_a_worker_busy(tiny: ResolvedConfig) -> None:
+    tiny.sweep.grid.forget_ratios = [i / 100 for i in range(1, 14)]
+    options = RunOptions(num_cpus=2, compute=_note_worker)
+    summary = run_sweep(tiny, options, Console(quiet=True))
+    assert summary.is_complete and len(summary.plan.units) == 40
+    paths = Path(tiny.sweep.output.store).glob("*/*/record.json")
+    workers = Counter(json.loads(path.read_text())["worker"] for path in paths)
+    assert len(workers) == 2  # reused, not started anew for each unit
+    assert min(workers.values()) >= 10
+
+
+def _fail_original(context: RunContext, key: str) -> str:
+    raise RuntimeError("the disk is on fire")
+
+
+def test_units_below_a_failed_one_are_blocked_and_named(tiny: ResolvedConfig) -> None:
+    summary = run_sweep(tiny, RunOptions(num_cpus=2, compute=_fail_original), Console(quiet=True))
+    assert summary.counts == {"done": 0, "failed": 3, "blocked": 4, "not_converged": 0}
+    status = usweep("status", tiny.sweep.run_folder)
+    assert status.stdout.count("RuntimeError: the disk is on fire") == 3
+
+
+def _die_once(context: RunContext, key: str) -> str:
+    """The first attempt at a unit kills its worker process."""
+    unit = context.plan.units[key]
+    mark = context.store_root / f"died-{key}"
+    if unit.kind == "scratch" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _note_worker(context, key)
+
+
+def test_a_lost_worker_is_replaced_and_its_unit_tried_again(tiny: ResolvedConfig) -> None:
+    summary = run_sweep(tiny, RunOptions(num_cpus=2, compute=_die_once), Console(quiet=True))
+    assert summary.counts == {"done": UNITS, "failed": 0, "blocked": 0, "not_converged": 0}
+
+
+def test_bad_input_ends_with_one_line_and_exit_code_2(tiny_file: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ("run", tiny_file, "grid.sedes=[1]"),
+        ("run", tmp_path / "none.yaml"),
+        ("run", tiny_file, "output.store=/dev/null/store"),
+        ("run", tiny_file, "output.runs=/dev/null/runs"),
+        ("run", tiny_file, "data.prepared=/dev/null/prepared"),
+        ("run", tiny_file, "datasets.digits.source.reader=svhn"),
+        ("run", tiny_file, "--plugin", tmp_path / "none.py"),
+        ("run", tiny_file, "--address", "127.0.0.1:1"),
+        ("status", tmp_path),
+        ("report", tmp_path),
+    ):
+        done = usweep(*arguments)
+        assert done.returncode == 2, (arguments, done.stdout, done.stderr)
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_not_converged_units_are_results_and_are_said_so(tiny_file: Path) -> None:
+    folder = tiny_file.parent
+    cap = "datasets.digits.neutralization.max_epochs=1"
+    done = usweep("run", tiny_file, cap, "grid.forget_ratios=[0.1]", "grid.strategies=[minimum]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 not converged at the cap of stage 1" in done.stdout
+    (two_stage,) = (r for r in records(folder).values() if r["kind"] == "two_stage")
+    assert two_stage["outcome"] == "not_converged"
+    assert not any(name.startswith("retrained/") for name in two_stage["metrics"])
+    assert "not converged" in (folder / "runs" / "tiny" / "report" / "table2.md").read_text()
+
+
+def test_load_config_of_the_run_folder_plans_the_same_units(finished: Path) -> None:
+    config = load_config([finished / "runs" / "tiny" / "config.yaml"], [])
+    assert run_sweep(config, RunOptions(), Console(quiet=True)).num_before == UNITS
