@@ -4,9 +4,11 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,8 @@ def ray_cluster(
         _demand_token(temporary)
     import ray
 
+    if address:
+        _require_answer(address)
     options: dict[str, Any] = {"address": address or "local"}
     if temporary is not None:
         options |= {
@@ -91,12 +95,23 @@ def ray_cluster(
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
-    except (ConnectionError, TimeoutError) as error:
-        raise ClusterError(f"no Ray at {address}: {error}") from error
+    except (ConnectionError, TimeoutError, ValueError) as error:
+        raise ClusterError(f"no Ray at {address or 'this machine'}: {error}") from error
     finally:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_answer(address: str) -> None:
+    """Ray waits for minutes at an address where nothing listens, so this is asked first."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # "auto", which Ray looks up itself
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(f"nothing answers at the Ray address {address}: {error}") from error
 
 
 def temporary_folder() -> Path:
@@ -129,10 +144,16 @@ def _quiet_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+@cache
+def _token() -> str:
+    # One for the life of the process: Ray reads it once, and a second cluster must accept it.
+    return secrets.token_hex(32)
+
+
 def _demand_token(folder: Path) -> None:
     """Make every connection to the new Ray show a token of its own; 0600, gone with the folder."""
     path = folder / "token"
     path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
+    path.write_text(_token())
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)

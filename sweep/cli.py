@@ -79,7 +79,6 @@ def run(
     The same command again continues an interrupted sweep. Exit code 0 only if every unit is done;
     1 if units failed, 2 for bad input, 130 after Ctrl-C.
     """
-    from sweep.report import write_report
     from sweep.run import RunOptions, run_sweep
     from sweep.store import Store
     from unlearning.plugins import VARIABLE
@@ -89,6 +88,8 @@ def run(
     out = console()
     summary = run_sweep(config, options, out)
     sweep = config.sweep
+    from sweep.report import write_report
+
     write_report(summary.plan, Store(Path(sweep.output.store)), sweep.run_folder)
     _print_end(out, summary, sweep.run_folder)
     if summary.interrupted_by:

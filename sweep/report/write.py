@@ -1,0 +1,138 @@
+"""Everything that a sweep has to say, written into its folder; works on any part of a sweep."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sweep.failures import read_failures
+from sweep.files import write_atomically
+from sweep.report.accuracy_tables import report_tables
+from sweep.report.aggregate import OUTCOMES, outcome_counts, results_frame, results_of
+from sweep.report.cells import OUTCOME_WORDS
+from sweep.report.claims import Claim, answer_claims
+from sweep.report.figures import figure2
+from sweep.report.render import (
+    claims_csv,
+    claims_json,
+    claims_markdown,
+    claims_overview,
+    markdown_grid,
+    table_csv,
+    table_markdown,
+    table_tex,
+)
+
+if TYPE_CHECKING:
+    from sweep.plan import Plan
+    from sweep.store import Store
+
+FOLDER = "report"
+_NAMED_UNITS = 5  # of each cause; the others are counted
+_KIND_WORDS = {"original": "original", "scratch": "scratch", "two_stage": "two-stage"}
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written where, and what it says in short."""
+
+    folder: Path
+    units: Mapping[str, int]  # by outcome: done, not_converged, failed, blocked, missing, damaged
+    verdicts: Mapping[int, str]  # by the number of the claim
+
+
+def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummary:
+    """Write tables, claims, figure, frame and page into `run_folder/report/`.
+
+    A file is either the old one or the whole new one, so a report can be read while it is being
+    renewed. Units without a usable record are counted and named, with their causes.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    frame = results_frame(plan, store, read_failures(run_folder))
+    results = results_of(plan, frame)
+    tables, claims = report_tables(results), answer_claims(results)
+    files: dict[str, str | bytes] = {"results.parquet": _parquet(frame)}
+    for table in tables:
+        files[f"{table.name}.csv"] = table_csv(table)
+        files[f"{table.name}.md"] = table_markdown(table)
+        files[f"{table.name}.tex"] = table_tex(table)
+    files["claims.md"] = claims_markdown(claims)
+    files["claims.json"] = claims_json(claims)
+    files["claims.csv"] = claims_csv(claims)
+    files |= {f"figure2.{kind}": content for kind, content in figure2(results).items()}
+    # The page last: what it links to is there by then.
+    files["report.md"] = _page(plan, frame, claims, [table_markdown(table) for table in tables])
+    for name, content in files.items():
+        write_atomically(run_folder / FOLDER / name, content)
+    verdicts = {claim.number: claim.verdict for claim in claims}
+    return ReportSummary(run_folder / FOLDER, outcome_counts(frame), verdicts)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    content = io.BytesIO()
+    frame.to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _page(plan: "Plan", frame: pd.DataFrame, claims: tuple[Claim, ...], tables: list[str]) -> str:
+    parts = [
+        f"# Report of the sweep {plan.name}\n",
+        "Kim & Woo (2022), two-stage unlearning. What the files and columns mean, and how the "
+        "verdicts are decided, is in docs/report.md of the project.\n",
+        "## State\n",
+        _state(frame),
+        _causes(plan, frame),
+        "## The paper's claims\n",
+        claims_overview(claims),
+        "The comparisons with their intervals are in [claims.md](claims.md).\n",
+        *tables,
+        "## Figure 2: test accuracy against the forget ratio\n",
+        "![test accuracy against the forget ratio](figure2.png)\n",
+        "## Where the numbers come from\n",
+        _origin(frame),
+    ]
+    return "\n".join(parts)
+
+
+def _state(frame: pd.DataFrame) -> str:
+    heads = [OUTCOME_WORDS.get(outcome, outcome) for outcome in OUTCOMES]
+    rows = []
+    for kind, words in _KIND_WORDS.items():
+        counts = outcome_counts(frame[frame["kind"] == kind])
+        rows.append([words, *(str(counts[name]) for name in OUTCOMES), str(sum(counts.values()))])
+    counts = outcome_counts(frame)
+    rows.append(["all", *(str(counts[name]) for name in OUTCOMES), str(sum(counts.values()))])
+    return markdown_grid(["units", *heads, "planned"], rows)
+
+
+def _causes(plan: "Plan", frame: pd.DataFrame) -> str:
+    """Units that failed, wait for one that failed, or have a damaged record, by cause."""
+    units = frame[frame["outcome"].isin(["failed", "blocked", "damaged"])]
+    if units.empty:
+        return "No unit failed.\n"
+    rows = []
+    for (outcome, cause), group in units.groupby(["outcome", "cause"], sort=False):
+        names = [f"{plan.units[key].label} ({key[:12]})" for key in group["unit"]]
+        shown = names[:_NAMED_UNITS]
+        if len(names) > len(shown):
+            shown.append(f"and {len(names) - len(shown)} more")
+        rows.append([str(outcome), str(cause), "\n".join(shown)])
+    return markdown_grid(["outcome", "cause", "units"], rows)
+
+
+def _origin(frame: pd.DataFrame) -> str:
+    recorded = frame.drop_duplicates("unit")
+    recorded = recorded[recorded["outcome"].isin(["done", "not_converged"])]
+    rows = [
+        [str(commit), str(device), str(len(group))]
+        for (commit, device), group in recorded.fillna({"commit": "unknown"}).groupby(
+            ["commit", "device"], dropna=False
+        )
+    ]
+    grid = markdown_grid(["commit", "device", "units"], rows) if rows else "No finished unit yet.\n"
+    return grid + "\n[results.parquet](results.parquet) has one row a unit and model state.\n"

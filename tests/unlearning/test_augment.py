@@ -1,0 +1,66 @@
+"""unlearning.augment: the paper's three test-time augmentations."""
+
+import numpy as np
+import pytest
+import torch
+
+from unlearning.augment import AUGMENTATIONS, center_crop, horizontal_flip, vertical_flip
+
+IMAGES = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_papers_three_augmentations_are_there() -> None:
+    assert list(AUGMENTATIONS) == ["horizontal_flip", "vertical_flip", "center_crop"]
+
+
+def test_flips_exchange_columns_and_rows() -> None:
+    for n, c, y, x in np.ndindex(*IMAGES.shape):
+        assert horizontal_flip(IMAGES)[n, c, y, x] == IMAGES[n, c, y, 4 - x]
+        assert vertical_flip(IMAGES)[n, c, y, x] == IMAGES[n, c, 5 - y, x]
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 3, 32, 32), (1, 1, 28, 28), (1, 3, 45, 60)])
+def test_shape_is_kept_and_the_given_images_are_not_changed(
+    name: str, shape: tuple[int, int, int, int]
+) -> None:
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    augmented = AUGMENTATIONS[name](images)
+    assert augmented.shape == images.shape and augmented.dtype == torch.float32
+    assert torch.equal(images, before)
+    assert not torch.equal(augmented, images)
+
+
+def bilinear(image: list[list[float]], size: int) -> list[list[float]]:
+    """Each new pixel's centre looked up between the centres of the old ones."""
+    old = len(image)
+    result = []
+    for y in range(size):
+        row = []
+        for x in range(size):
+            at_y = min(max((y + 0.5) * old / size - 0.5, 0), old - 1)
+            at_x = min(max((x + 0.5) * old / size - 0.5, 0), old - 1)
+            top, left = int(at_y), int(at_x)
+            down, right = min(top + 1, old - 1), min(left + 1, old - 1)
+            v, u = at_y - top, at_x - left
+            upper = (1 - u) * image[top][left] + u * image[top][right]
+            lower = (1 - u) * image[down][left] + u * image[down][right]
+            row.append((1 - v) * upper + v * lower)
+        result.append(row)
+    return result
+
+
+@pytest.mark.parametrize(("size", "start", "stop"), [(20, 1, 19), (28, 1, 26), (32, 1, 30)])
+def test_the_crop_is_the_middle_nine_tenths_enlarged_back(size: int, start: int, stop: int) -> None:
+    assert round(0.9 * size) == stop - start
+    image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
+    middle = image[0, 0, start:stop, start:stop].double().tolist()
+    expected = torch.tensor(bilinear(middle, size))
+    torch.testing.assert_close(center_crop(image)[0, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_outside_the_crop_does_not_show() -> None:
+    image = torch.full((1, 1, 20, 20), 0.5)
+    image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1] = 1, 1, 1, 1
+    torch.testing.assert_close(center_crop(image), torch.full_like(image, 0.5))
