@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,37 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
 from sweep.run import RunOptions, run_sweep
 from sweep.store import Store
 from sweep.worker import RunContext
 
 UNITS = 7
+Here = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def usweep(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sweep", *map(str, arguments)]
     env = os.environ | {"COLUMNS": "200"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+
+
+@pytest.fixture
+def usweep_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """The command line in this process, for commands that start no Ray."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["usweep", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(sys.argv, code, captured.out, captured.err)
+
+    return call
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -85,9 +105,11 @@ def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> N
     assert not list((finished / "store" / "building").iterdir())
 
 
-def test_the_same_command_again_repeats_nothing(finished: Path, finished_file: Path) -> None:
+def test_the_same_command_again_repeats_nothing(
+    finished: Path, finished_file: Path, usweep_here: Here
+) -> None:
     before = modification_times(finished)
-    again = usweep("run", finished_file)
+    again = usweep_here("run", finished_file)
     assert again.returncode == 0, again.stderr
     assert f"({UNITS} before)" in again.stdout
     assert "computing on" not in again.stdout  # no Ray is started for nothing
@@ -95,21 +117,21 @@ def test_the_same_command_again_repeats_nothing(finished: Path, finished_file: P
 
 
 def test_status_and_report_and_plan_agree_on_a_finished_sweep(
-    finished: Path, finished_file: Path
+    finished: Path, finished_file: Path, usweep_here: Here
 ) -> None:
     run_folder = finished / "runs" / "tiny"
-    status = json.loads(usweep("status", run_folder, "--json").stdout)
+    status = json.loads(usweep_here("status", run_folder, "--json").stdout)
     assert not status["alive"] and status["failures"] == []
     assert sum(kind["done"] for kind in status["units"].values()) == UNITS
-    assert "complete" in usweep("status", run_folder).stdout
-    assert usweep("report", run_folder).returncode == 0
-    plan = json.loads(usweep("plan", finished_file, "--json").stdout)
+    assert "complete" in usweep_here("status", run_folder).stdout
+    assert usweep_here("report", run_folder).returncode == 0
+    plan = json.loads(usweep_here("plan", finished_file, "--json").stdout)
     assert sum(plan["done"].values()) == UNITS and plan["unprepared"] == []
-    assert "nothing left to compute" in usweep("plan", finished_file).stdout
+    assert "nothing left to compute" in usweep_here("plan", finished_file).stdout
 
 
 def test_an_added_strategy_computes_only_its_own_units(
-    finished: Path, finished_file: Path, tmp_path: Path
+    finished: Path, finished_file: Path, tmp_path: Path, usweep_here: Here
 ) -> None:
     shutil.copytree(finished / "store", tmp_path / "store")
     before = modification_times(tmp_path)
@@ -139,8 +161,7 @@ def test_an_added_strategy_computes_only_its_own_units(
     cause = "strategy 'broken' raised KeyError"
     assert cause in done.stdout
     run_folder = tmp_path / "runs" / "tiny"
-    status = usweep("status", run_folder, "--plugin", plugin)
-    assert cause in usweep("status", run_folder).stdout, status.stderr
+    assert cause in usweep_here("status", run_folder).stdout
     assert cause in (run_folder / "report" / "report.md").read_text()
     assert not list((tmp_path / "store" / "building").iterdir())
 
@@ -177,7 +198,9 @@ def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
     assert not list((folder / "store" / "building").iterdir())
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tiny_file: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
+    tiny_file: Path, usweep_here: Here
+) -> None:
     folder = tiny_file.parent
     driver = _start(tiny_file)
     _wait_for_units(folder, 1, driver)
@@ -188,7 +211,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tiny_file: Path) ->
     kept = len(records(folder))
     assert f"{kept} of {UNITS} units done" in output
     assert not list((folder / "store" / "building").iterdir())
-    status = usweep("status", folder / "runs" / "tiny")
+    status = usweep_here("status", folder / "runs" / "tiny")
     assert "not running; the same `usweep run` continues it" in status.stdout
     assert (folder / "runs" / "tiny" / "report" / "report.md").is_file()
 
@@ -229,10 +252,12 @@ def _fail_original(context: RunContext, key: str) -> str:
     raise RuntimeError("the disk is on fire")
 
 
-def test_units_below_a_failed_one_are_blocked_and_named(tiny: ResolvedConfig) -> None:
+def test_units_below_a_failed_one_are_blocked_and_named(
+    tiny: ResolvedConfig, usweep_here: Here
+) -> None:
     summary = run_sweep(tiny, RunOptions(num_cpus=2, compute=_fail_original), Console(quiet=True))
     assert summary.counts == {"done": 0, "failed": 3, "blocked": 4, "not_converged": 0}
-    status = usweep("status", tiny.sweep.run_folder)
+    status = usweep_here("status", tiny.sweep.run_folder)
     assert status.stdout.count("RuntimeError: the disk is on fire") == 3
 
 
@@ -251,7 +276,10 @@ def test_a_lost_worker_is_replaced_and_its_unit_tried_again(tiny: ResolvedConfig
     assert summary.counts == {"done": UNITS, "failed": 0, "blocked": 0, "not_converged": 0}
 
 
-def test_bad_input_ends_with_one_line_and_exit_code_2(tiny_file: Path, tmp_path: Path) -> None:
+def test_bad_input_ends_with_one_line_and_exit_code_2(
+    tiny_file: Path, tmp_path: Path, usweep_here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNLEARNING_PLUGINS", "")
     for arguments in (
         ("run", tiny_file, "grid.sedes=[1]"),
         ("run", tmp_path / "none.yaml"),
@@ -259,12 +287,12 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(tiny_file: Path, tmp_path:
         ("run", tiny_file, "output.runs=/dev/null/runs"),
         ("run", tiny_file, "data.prepared=/dev/null/prepared"),
         ("run", tiny_file, "datasets.digits.source.reader=svhn"),
-        ("run", tiny_file, "--plugin", tmp_path / "none.py"),
         ("run", tiny_file, "--address", "127.0.0.1:1"),
         ("status", tmp_path),
         ("report", tmp_path),
+        ("plan", tiny_file, "--plugin", tmp_path / "none.py"),  # the last: it stays named
     ):
-        done = usweep(*arguments)
+        done = usweep_here(*arguments)
         assert done.returncode == 2, (arguments, done.stdout, done.stderr)
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
 
