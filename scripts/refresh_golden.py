@@ -18,11 +18,11 @@ VARIABLE = "USWEEP_REFRESH_GOLDEN"
 
 
 def tests_with_golden_files() -> list[str]:
-    """Test files that know the variable, or use the fixture `golden`, which reads it."""
+    """Test files that speak of golden files; running a few too many does no harm."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
-        if VARIABLE in text or "golden: Any" in text:
+        if "golden" in text.lower():
             found.append(str(path.relative_to(ROOT)))
     return found
 
@@ -34,7 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
     environment = os.environ | {VARIABLE: "1", f"{VARIABLE}_FORCE": str(int(arguments.force))}
     files = arguments.files or tests_with_golden_files()
-    command = [sys.executable, "-m", "pytest", "-k", "golden or render", *files]
+    command = [sys.executable, "-m", "pytest", *files]
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     print("The golden files are up to date." if code == 0 else "Not refreshed; see above.")
     print("What has changed: git diff --stat -- '*/golden/*'")

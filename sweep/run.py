@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +32,7 @@ from sweep.trainable import TrialConfig, bundle, run_trial_in_worker
 from sweep.worker import RunContext
 from unlearning.datasets import find_prepared, prepare
 
+END_WITHIN_S = 10  # how long an interrupted sweep waits for units that are being computed
 CONFIG_FILE, PLAN_FILE = "config.yaml", "plan.json"
 
 
@@ -67,7 +68,6 @@ class RunOptions:
     num_gpus: int | None = None
     plugins: str = ""
     compute: Callable[[RunContext, str], str] | None = None  # None: the real thing
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 def run_sweep(config: ResolvedConfig, options: RunOptions, console: Console) -> RunSummary:
@@ -107,6 +107,7 @@ def run_sweep(config: ResolvedConfig, options: RunOptions, console: Console) -> 
             )
             with progress, _ending_on_signals(interruption, console):
                 _tune(context, config, frontier, progress)
+    store.remove_abandoned()
     counts = {state: progress.count(state) for state in ("failed", "blocked")}
     counts["not_converged"] = progress.not_converged
     # Asked of the store: a unit may have been published while the sweep was being ended.
@@ -188,6 +189,8 @@ def _ending_on_signals(interruption: Interruption, console: Console) -> Iterator
             os._exit(128 + number)
         interruption.signal_name = signal.Signals(number).name
         console.print("ending; what is finished is kept (once more to end at once)")
+        if not callable(signal.getsignal(signal.SIGUSR1)):  # Tune has not begun
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGUSR1)  # Tune ends its loop in good order on this one
 
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -206,6 +209,7 @@ def _tune(
     # Read by Tune when it is imported or when a run starts.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(END_WITHIN_S)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output obeys verbose=0, the new one does not
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)  # the store is the ledger
     shares = _shares(context, config)

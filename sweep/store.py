@@ -66,9 +66,9 @@ class Store:
         except OSError as error:
             problem = f"the store cannot be written ({error.strerror}); set output.store"
             raise StoreError(self.root, problem) from error
-        self._remove_what_dead_builders_left()
+        self.remove_abandoned()
 
-    def _remove_what_dead_builders_left(self) -> None:
+    def remove_abandoned(self) -> None:
         """Remove unfinished folders of processes of this host that are no more."""
         for folder in (self.root / "building").iterdir():
             _, host, pid, created = (*folder.name.split("~"), "", "", "", "")[:4]

@@ -85,6 +85,7 @@ def device_of(gpu_fraction: float) -> str:
     if gpu_fraction == 0:
         return "cpu"
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the unit before this one left in a reused process
         torch.cuda.set_per_process_memory_fraction(gpu_fraction)
         return "cuda"
     if os.environ.get("USWEEP_PRETEND_GPUS") == "1":  # tests schedule by GPUs that are not there

@@ -12,7 +12,7 @@ from unlearning.images import ImageBatches
 from unlearning.numerics import autocast
 from unlearning.splits import Rows
 
-EVALUATION_BATCH_SIZE = 1024  # in evaluation mode the batch does not enter the result's meaning
+EVALUATION_BATCH_SIZE = 256  # in evaluation mode the batch does not enter the result's meaning
 
 
 @torch.no_grad()

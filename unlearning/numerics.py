@@ -20,12 +20,12 @@ def numerics(config: NumericsConfig) -> Iterator[None]:
     next: all of them are set here, and the former values return at the end.
 
     Deterministic is the paper's setting: deterministic algorithms only, no cuDNN benchmarking.
-    float32 means IEEE float32, without TF32. Before torch's first use of CUDA in the process
-    CUBLAS_WORKSPACE_CONFIG must be set for deterministic matrix products; it is set here too,
-    which is early enough for a process whose first CUDA call comes later.
+    float32 means IEEE float32, without TF32. Deterministic matrix products on a GPU need
+    CUBLAS_WORKSPACE_CONFIG before the process's first one; it is set here, which is early enough
+    where nothing else has multiplied on the GPU before.
     """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Read once a process, so it is set for the units that come after this one as well.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = (
         torch.get_num_threads(),
         torch.get_deterministic_debug_mode(),

@@ -1,0 +1,132 @@
+"""What a local Ray is given, and what it leaves behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import local
+from cluster.local import ClusterError, available_cpus, available_gpus, ray_cluster
+
+
+def test_cpus_follow_the_affinity_not_the_host() -> None:
+    code = (
+        "import os; from cluster.local import available_cpus\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(available_cpus())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 8), (2.5, 2), (0.5, 1), (64.0, 8)])
+def test_cpus_follow_the_cgroup(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(local, "_cgroup_quota", lambda: quota)
+    assert available_cpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-abc,GPU-def", 2)]
+)
+def test_gpus_are_those_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str, expected: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert available_gpus() == expected
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    refused = pytest.raises(ClusterError, match=r"nothing answers.*127\.0\.0\.1:1")
+    with refused, ray_cluster("127.0.0.1:1"):
+        raise AssertionError
+
+
+def test_a_ray_that_was_imported_too_early_to_ask_for_a_token_is_refused() -> None:
+    code = (
+        "import ray; from cluster.local import ClusterError, ray_cluster\n"
+        "try:\n    with ray_cluster(num_cpus=1): pass\n"
+        "except ClusterError as error: print(error)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "process of its own" in done.stdout
+
+
+def test_temporary_folders_are_short_private_and_those_of_the_dead_are_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: "/tmp")
+    dead = Path("/tmp/usweep-999999999-test")
+    dead.mkdir(exist_ok=True)
+    alive = local.temporary_folder()
+    other = local.temporary_folder()
+    try:
+        assert not dead.exists()
+        assert alive.is_dir()
+        assert len(str(other)) < 40
+        assert other.stat().st_mode & 0o777 == 0o700
+    finally:
+        alive.rmdir()
+        other.rmdir()
+    long = "/tmp/" + "x" * 60
+    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: long)
+    folder = local.temporary_folder()
+    folder.rmdir()
+    assert len(str(folder)) < 40
+
+
+LIFE = """
+import os
+from cluster.local import ray_cluster
+for turn in range(2):
+    with ray_cluster(num_cpus=3, num_gpus=1) as resources:
+        assert resources["CPU"] == 3 and resources["GPU"] == 1, resources
+        import ray
+        token = os.environ["RAY_AUTH_TOKEN_PATH"]
+        assert os.stat(token).st_mode & 0o777 == 0o600
+        address = ray.get_runtime_context().gcs_address
+        folder = os.path.dirname(token)
+    assert not os.path.exists(folder)
+    print(address, folder)
+"""
+
+
+def test_ray_starts_twice_with_what_it_is_given_and_leaves_no_folder() -> None:
+    done = subprocess.run([sys.executable, "-c", LIFE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], logging_level="ERROR")
+"""
+
+HOST = """
+import os, subprocess, sys
+from cluster.local import ray_cluster
+with ray_cluster(num_cpus=1, num_gpus=0):
+    import ray
+    address = ray.get_runtime_context().gcs_address
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    environment["RAY_AUTH_MODE"] = "token"
+    environment["RAY_AUTH_TOKEN"] = "0" * 64
+    try:
+        done = subprocess.run([sys.executable, "-c", sys.argv[1], address], env=environment,
+                              capture_output=True, text=True, timeout=60)
+        print("let in" if done.returncode == 0 else "refused")
+    except subprocess.TimeoutExpired:
+        print("refused")
+"""
+
+
+def test_a_local_ray_refuses_whoever_has_not_its_token() -> None:
+    command = [sys.executable, "-c", HOST, STRANGER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert done.stdout.strip() == "refused", done.stdout + done.stderr

@@ -1,0 +1,130 @@
+"""Counting, the time left, and what is shown of them."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.failures import Failure, read_failures
+from sweep.overview import STALE_AFTER_S, run_status
+from sweep.plan import Plan
+from sweep.progress import FILE, Progress, Snapshot, TimeLeft, draw, duration, one_line
+from sweep.run import write_run_folder
+
+
+def keys_of(plan: Plan, kind: str) -> list[str]:
+    return [unit.key for unit in plan.units.values() if unit.kind == kind]
+
+
+def text_of(renderable: object, width: int = 100, terminal: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=terminal).print(renderable)
+    return out.getvalue()
+
+
+@pytest.fixture
+def progress(tiny_plan: Plan, tmp_path: Path) -> Progress:
+    return Progress(tiny_plan, [], tmp_path, Console(file=io.StringIO()))
+
+
+def test_units_move_from_waiting_over_running_to_done(progress: Progress, tiny_plan: Plan) -> None:
+    (original,) = keys_of(tiny_plan, "original")
+    assert progress.count("waiting") == 7
+    progress.started(original)
+    assert (progress.count("waiting"), progress.count("running")) == (6, 1)
+    assert progress.snapshot().running == [tiny_plan.units[original].label]
+    progress.finished(original, "done", 2.0)
+    assert (progress.count("running"), progress.count("done")) == (0, 1)
+
+
+def test_a_failure_is_written_down_and_blocks_its_children(
+    progress: Progress, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    (original,) = keys_of(tiny_plan, "original")
+    progress.started(original)
+    progress.failed(Failure.now(original, "bad luck"), keys_of(tiny_plan, "two_stage"))
+    assert (progress.count("failed"), progress.count("blocked")) == (1, 4)
+    assert read_failures(tmp_path)[original].cause == "bad luck"
+
+
+def test_time_left_is_work_left_over_parallel_speed(tiny_plan: Plan) -> None:
+    estimate = TimeLeft(tiny_plan, tiny_plan.units)
+    assert estimate.estimate_s(1.0) is None
+    # Epochs: original 2, scratch 2 + 2, two-stage 1 each: 10 in all. One scratch model of 2 epochs
+    # took 4 s, so an epoch takes 2 s; 4 s of work were done in 2 s, so two units run at a time.
+    estimate.finished(keys_of(tiny_plan, "scratch")[0], 4.0)
+    assert estimate.estimate_s(2.0) == pytest.approx(8 * 2 / 2)
+    estimate.dropped(keys_of(tiny_plan, "scratch")[1])
+    assert estimate.estimate_s(2.0) == pytest.approx(6 * 2 / 2)
+
+
+def test_nothing_left_takes_no_time(tiny_plan: Plan) -> None:
+    estimate = TimeLeft(tiny_plan, tiny_plan.units)
+    for key in tiny_plan.units:
+        estimate.finished(key, 1.0)
+    assert estimate.estimate_s(3.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (89, "89 s"),
+        (91, "2 min"),
+        (3600, "60 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations_read_well(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_log_gets_plain_lines_and_the_file_every_state(tiny_plan: Plan, tmp_path: Path) -> None:
+    out = io.StringIO()
+    with Progress(tiny_plan, [], tmp_path, Console(file=out, width=100)) as progress:
+        progress.finished(keys_of(tiny_plan, "original")[0], "not_converged", 1.0)
+        assert "1 not converged" in one_line(progress.snapshot())
+    assert "0/7 units done, 0 running, elapsed 0 s, left -" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    written = Snapshot(**json.loads((tmp_path / FILE).read_text()))
+    assert written.ended and written.units["original"]["done"] == 1
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_display_fits_the_terminal(progress: Progress, width: int) -> None:
+    shown = text_of(draw(progress.snapshot(), ["x" * 300]), width, terminal=True)
+    for word in ("original", "scratch", "two_stage", "waiting", "0/7"):
+        assert word in shown
+    plain = text_of(draw(progress.snapshot(), ["x" * 300]), width)
+    assert all(len(line) <= width for line in plain.splitlines())
+
+
+def test_status_does_not_believe_a_driver_that_went_silent(
+    tiny: object, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    from sweep.config import ResolvedConfig
+
+    assert isinstance(tiny, ResolvedConfig)
+    write_run_folder(tiny, tiny_plan)
+    folder = tiny.sweep.run_folder
+    progress = Progress(tiny_plan, [], folder, Console(file=io.StringIO()))
+    progress.started(keys_of(tiny_plan, "original")[0])
+    progress.tick()
+    status = run_status(folder)
+    assert status.is_alive and status.snapshot.units["original"]["running"] == 1
+    content = json.loads((folder / FILE).read_text())
+    content["updated"] -= STALE_AFTER_S + 1
+    (folder / FILE).write_text(json.dumps(content))
+    status = run_status(folder)
+    assert not status.is_alive
+    assert status.snapshot.units["original"] == {
+        "done": 0,
+        "running": 0,
+        "waiting": 1,
+        "failed": 0,
+        "blocked": 0,
+    }
+    (folder / FILE).write_text("{")
+    assert not run_status(folder).is_alive

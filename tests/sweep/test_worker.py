@@ -1,0 +1,112 @@
+"""What a worker computes on, and what it hands back."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from sweep.artifacts import read_weights
+from sweep.config import ResolvedConfig
+from sweep.errors import StoreError
+from sweep.plan import make_plan
+from sweep.provenance import Provenance
+from sweep.run import prepare_datasets
+from sweep.store import Store
+from sweep.worker import RunContext, compute_and_publish, device_of
+from unlearning.datasets import open_prepared
+from unlearning.pipeline import run_unit
+from unlearning.unit import UnitSpec
+
+
+@pytest.fixture
+def context(tiny: ResolvedConfig, tmp_path: Path) -> RunContext:
+    folders = prepare_datasets(tiny, Console(quiet=True))
+    plan = make_plan(tiny)
+    store = Store(tmp_path / "store")
+    store.open_for_writing()
+    provenance = Provenance("abc", False, {"torch": "x"})
+    return RunContext(plan, store.root, folders, ("retrained",), provenance, {"digits": 0.0})
+
+
+def test_without_a_share_of_a_gpu_a_unit_is_on_the_cpu() -> None:
+    assert device_of(0) == "cpu"
+
+
+def test_a_share_of_a_gpu_that_torch_does_not_see_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"given 0\.5 of a GPU.*resources\.gpus=0"):
+        device_of(0.5)
+    monkeypatch.setenv("USWEEP_PRETEND_GPUS", "1")
+    assert device_of(0.5) == "cpu"
+
+
+def test_a_share_of_a_gpu_limits_the_processs_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    assert device_of(0.25) == "cuda"
+    assert limits == [0.25]
+
+
+def test_a_record_holds_settings_result_and_origin(context: RunContext) -> None:
+    units = {unit.kind: unit for unit in reversed(context.plan.units.values())}
+    store = Store(context.store_root)
+    for kind in ("original", "two_stage"):
+        assert compute_and_publish(context, units[kind].key) == "done"
+    record = store.read_record("two_stage", units["two_stage"].key)
+    assert UnitSpec.from_json(record["spec"]).key == units["two_stage"].key
+    assert record["provenance"]["commit"] == "abc" and record["provenance"]["device"] == "cpu"
+    train = store.read_record("original", units["original"].key)["counts"]["train"]
+    assert record["counts"]["forget"] + record["counts"]["retain"] == train
+    assert {"retrained/test/accuracy", "neutralized/forget_center_crop/accuracy"} <= set(
+        record["metrics"]
+    )
+    # Of its own states only the retrained one was to be kept.
+    assert "retrained.safetensors" in record["files"]
+    assert "neutralized.safetensors" not in record["files"]
+
+
+def test_a_unit_that_is_done_is_not_computed_again(context: RunContext) -> None:
+    key = next(iter(context.plan.units))
+    compute_and_publish(context, key)
+    path = Store(context.store_root).folder("original", key) / "record.json"
+    before = path.stat().st_mtime_ns
+    assert compute_and_publish(context, key) == "done"
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_damaged_parent_stops_its_child_with_the_files_name(context: RunContext) -> None:
+    original = next(iter(context.plan.units))
+    child = next(u.key for u in context.plan.units.values() if u.parents)
+    compute_and_publish(context, original)
+    path = Store(context.store_root).folder("original", original) / "original.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"original\.safetensors.*not what was recorded"):
+        compute_and_publish(context, child)
+    assert not Store(context.store_root).has("two_stage", child)
+
+
+def test_stored_weights_are_those_that_were_trained(context: RunContext) -> None:
+    key, unit = next(iter(context.plan.units.items()))
+    compute_and_publish(context, key)
+    dataset = open_prepared(context.prepared_folders["digits"])
+    again = run_unit(context.plan.spec(unit), dataset).models["original"]
+    stored = read_weights(Store(context.store_root), "original", key, "original")
+    assert stored.keys() == again.keys()
+    assert all(torch.equal(stored[name], again[name]) for name in stored)
+
+
+def test_the_trainable_imports_nothing_heavy() -> None:
+    code = "import json, sys, sweep.trainable; print(json.dumps(sorted(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"torch", "ray", "pandas", "omegaconf"} & set(json.loads(done.stdout))
