@@ -1,6 +1,7 @@
 """`usweep run`: prepare, plan, compute what the store lacks, report."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -218,6 +219,8 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(in_flight)  # 1 by default with a searcher
     from ray import tune
 
+    # Tune prints the whole trace of every lost worker; the display says it in a line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     from sweep.callback import ProgressCallback
     from sweep.searcher import UnitSearcher
 
