@@ -133,6 +133,7 @@ class Listing(StrEnum):
     strategies = "strategies"
     datasets = "datasets"
     models = "models"
+    metrics = "metrics"
 
 
 @app.command(name="list")
@@ -147,10 +148,14 @@ def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None
         from unlearning.datasets import known_readers
 
         found = {name: entry.description for name, entry in known_readers().items()}
-    else:
+    elif what is Listing.models:
         from unlearning.models import MODEL_DESCRIPTIONS
 
         found = dict(MODEL_DESCRIPTIONS)
+    else:
+        from unlearning.evaluate import METRIC_DESCRIPTIONS
+
+        found = dict(METRIC_DESCRIPTIONS)
 
     def table() -> Table:
         grid = Table.grid(padding=(0, 3))

@@ -12,6 +12,18 @@ from unlearning.images import ImageBatches
 from unlearning.numerics import autocast
 from unlearning.splits import Rows
 
+METRIC_DESCRIPTIONS = {
+    "STATE/test/accuracy": "share of the test set that is right, in [0, 1]; STATE is original, "
+    "neutralized, retrained or scratch",
+    "STATE/validation/accuracy": "on the validation set, which chooses the best epoch",
+    "STATE/retain/accuracy": "on the retain set",
+    "STATE/forget/accuracy": "on the forget set",
+    **{
+        f"STATE/forget_{name}/accuracy": f"on the forget set under {name.replace('_', ' ')}"
+        for name in AUGMENTATIONS
+    },
+}
+
 EVALUATION_BATCH_SIZE = 256  # in evaluation mode the batch does not enter the result's meaning
 
 

@@ -17,6 +17,13 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
     assert load_config([path], []).trials
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "preset").glob("*.yaml")))
+def test_every_preset_merges_with_a_sweep_and_changes_it(path: Path) -> None:
+    plain, changed = load_config([QUICKSTART], []), load_config([QUICKSTART, path], [])
+    assert changed.trials != plain.trials
+    assert changed.sweep == plain.sweep
+
+
 def test_paper_grid_has_the_papers_hundred_ratios_and_epochs() -> None:
     config = load_config([ROOT / "configs" / "paper.yaml"], [])
     assert config.sweep.grid.forget_ratios == [i / 1000 for i in range(1, 101)]
