@@ -76,13 +76,11 @@ def ray_cluster(
     """
     _quiet_ray()
     temporary = None
-    if not address:
-        temporary = temporary_folder()
-        _demand_token(temporary)
-    import ray
-
     if address:
         _require_answer(address)
+    else:
+        temporary = temporary_folder()
+        _demand_token(temporary)
     options: dict[str, Any] = {"address": address or "local"}
     if temporary is not None:
         options |= {
@@ -93,19 +91,31 @@ def ray_cluster(
             "_node_ip_address": "127.0.0.1",
             "_temp_dir": str(temporary),
         }
+    import ray
+
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        _connect(options)
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
-    except (ConnectionError, TimeoutError, ValueError) as error:
-        raise ClusterError(f"no Ray at {address or 'this machine'}: {error}") from error
     finally:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _connect(options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ClusterError(f"no Ray at {options['address']}: {first_line}") from error
+
+
 def _require_answer(address: str) -> None:
     """Ray waits for minutes at an address where nothing listens, so this is asked first."""
+    if "://" in address:
+        raise ClusterError(f"the Ray address {address} has a scheme; allowed: HOST:PORT, or auto")
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # "auto", which Ray looks up itself

@@ -77,7 +77,7 @@ def run(
     """Compute what the store lacks of a sweep, and write its report.
 
     The same command again continues an interrupted sweep. Exit code 0 only if every unit is done;
-    1 if units failed, 2 for bad input, 130 after Ctrl-C.
+    1 if units failed or have damaged records, 2 for bad input, 130 if a signal ended it.
     """
     from sweep.run import RunOptions, run_sweep
     from sweep.store import Store
@@ -90,11 +90,11 @@ def run(
     sweep = config.sweep
     from sweep.report import write_report
 
-    write_report(summary.plan, Store(Path(sweep.output.store)), sweep.run_folder)
-    _print_end(out, summary, sweep.run_folder)
+    report = write_report(summary.plan, Store(Path(sweep.output.store)), sweep.run_folder)
+    _print_end(out, summary, report)
     if summary.interrupted_by:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not summary.is_complete:
+    if not summary.is_complete or report.units["damaged"]:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
 
@@ -194,7 +194,7 @@ def _print(data: Any, as_json: bool, render: Callable[[], Any]) -> None:
         console().print(render())
 
 
-def _print_end(out: Console, summary: Any, run_folder: Path) -> None:
+def _print_end(out: Console, summary: Any, report: Any) -> None:
     from sweep.progress import duration
 
     counts = summary.counts
@@ -203,14 +203,18 @@ def _print_end(out: Console, summary: Any, run_folder: Path) -> None:
     parts += [
         f"[red]{counts[state]} {state}[/red]" for state in ("failed", "blocked") if counts[state]
     ]
-    if counts["not_converged"]:
-        parts.append(f"{counts['not_converged']} not converged at the cap of stage 1")
+    if report.units["not_converged"]:
+        parts.append(f"{report.units['not_converged']} not converged at the cap of stage 1")
+    if report.units["damaged"]:
+        parts.append(
+            f"[red]{report.units['damaged']} with damaged records, named in the report[/red]"
+        )
     if summary.interrupted_by:
         parts.append(f"ended by {summary.interrupted_by}; the same command continues")
     out.print(", ".join(parts))
     if counts["failed"]:
-        out.print(f"causes: usweep status {run_folder}")
-    out.print(f"report: {run_folder / 'report' / 'report.md'}")
+        out.print(f"causes: usweep status {report.folder.parent}")
+    out.print(f"report: {report.folder / 'report.md'}")
 
 
 def main() -> None:
@@ -221,7 +225,7 @@ def main() -> None:
 
     try:
         app()
-    except (UnlearningError, SweepError, ClusterError) as error:
+    except (UnlearningError, SweepError, ClusterError, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[red]error:[/red] {_escape(str(error))}"
         )

@@ -17,6 +17,7 @@ from unlearning.errors import ConfigError
 from unlearning.models import require_model
 
 MODEL_STATES = ("scratch", "neutralized", "retrained")
+SEED_AXES = ("training_seeds", "forget_seeds", "unlearning_seeds")
 _TRIAL_KEYS = ("settings", "datasets")  # merged into TrialSettings, the rest into SweepConfig
 
 
@@ -35,11 +36,14 @@ class GridConfig:
     datasets: list[str] | None = None  # None: all that are configured
 
     def __post_init__(self) -> None:
+        self.forget_ratios = [round(ratio, 6) for ratio in self.forget_ratios]
         for ratio in self.forget_ratios:
             require_ratio(ratio, "grid.forget_ratios")
-        self.forget_ratios = [round(ratio, 6) for ratio in self.forget_ratios]
-        for name in ("forget_ratios", "strategies", "seeds"):
+        for name in SEED_AXES:
             values = getattr(self, name)
+            require(values != [], f"grid.{name}", values, "one or more, or null to follow seeds")
+        for name in ("forget_ratios", "strategies", "seeds", *SEED_AXES):
+            values = getattr(self, name) or []
             unique = len(set(values)) == len(values)
             require(unique, f"grid.{name}", values, "each value once")
         for strategy in self.strategies:
@@ -98,15 +102,33 @@ class ShareConfig:
 
 
 @dataclass
+class ShareException:
+    """What the units of one data set get instead; None is what all units get."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+
+
+@dataclass
 class ResourcesConfig(ShareConfig):
     """What units get, and exceptions by data set."""
 
-    datasets: dict[str, ShareConfig] = field(default_factory=dict)
+    datasets: dict[str, ShareException] = field(default_factory=dict)
     retries: int = 2  # of a unit whose worker or node was lost
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.retries >= 0, "resources.retries", self.retries, "0 or more")
+        for dataset in self.datasets:
+            self.of(dataset)  # refuses an impossible exception
 
     def of(self, dataset: str) -> ShareConfig:
         """The share of a unit of this data set."""
-        return self.datasets.get(dataset, self)
+        exception = self.datasets.get(dataset, ShareException())
+        return ShareConfig(
+            cpus=self.cpus if exception.cpus is None else exception.cpus,
+            gpus=self.gpus if exception.gpus is None else exception.gpus,
+        )
 
 
 @dataclass
@@ -152,6 +174,8 @@ class ResolvedConfig:
         sweep = asdict(self.sweep)
         for section, key in (("data", "root"), ("output", "store"), ("output", "runs")):
             sweep[section][key] = str(Path(sweep[section][key]).resolve())
+        exceptions = sweep["resources"]["datasets"]
+        sweep["resources"]["datasets"] = {k: v for k, v in exceptions.items() if k in self.trials}
         sweep["data"]["prepared"] = str(self.sweep.data.prepared_root.resolve())
         datasets = {name: asdict(settings) for name, settings in self.trials.items()}
         return OmegaConf.to_yaml(OmegaConf.create(sweep | {"datasets": datasets}))

@@ -1,8 +1,9 @@
 """What can go wrong outside the core.
 
-SweepError
-├── StoreError    a store that cannot be written, or a damaged file in it
-└── ClusterError  no Ray to run on
+    SweepError
+    └── StoreError  a store that cannot be written, or a damaged file in it
+
+`cluster.local.ClusterError`, for no Ray to run on, stands apart: that package knows no sweep.
 """
 
 from pathlib import Path

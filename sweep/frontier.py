@@ -19,7 +19,8 @@ class Frontier:
         self._rank: dict[str, tuple[int, int]] = {}
         self._children: dict[str, list[str]] = defaultdict(list)
         self._missing_parents: dict[str, int] = {}
-        self._ready: list[tuple[tuple[int, int], str]] = []
+        self._ready: dict[str, list[tuple[tuple[int, int], str]]] = defaultdict(list)
+        self._dataset = {unit.key: unit.dataset for unit in plan.units.values()}
         self.blocked: set[str] = set()  # a parent of theirs failed
         finished = set(done)
         for position, unit in enumerate(plan.units.values()):
@@ -31,7 +32,7 @@ class Frontier:
             for parent in parents:
                 self._children[parent].append(unit.key)
             if not parents:
-                heapq.heappush(self._ready, (self._rank[unit.key], unit.key))
+                self._push(unit.key)
         self._open = len(self._rank)  # neither finished, failed nor blocked
 
     @property
@@ -44,9 +45,20 @@ class Frontier:
         """How many units were not done at the start."""
         return len(self._rank)
 
-    def next_ready(self) -> str | None:
-        """A unit to start now; None if every open unit runs already or waits for a parent."""
-        return heapq.heappop(self._ready)[1] if self._ready else None
+    def _push(self, key: str) -> None:
+        heapq.heappush(self._ready[self._dataset[key]], (self._rank[key], key))
+
+    def next_ready(self, datasets: Collection[str] | None = None) -> str | None:
+        """A unit to start now; None if every open unit runs already or waits for a parent.
+
+        `datasets` are those that there is room for, so that one need not wait for another.
+        """
+        heaps = [
+            heap
+            for dataset, heap in self._ready.items()
+            if heap and (datasets is None or dataset in datasets)
+        ]
+        return heapq.heappop(min(heaps))[1] if heaps else None
 
     def finish(self, key: str) -> None:
         """A unit is in the store: its children may have become ready."""
@@ -54,7 +66,7 @@ class Frontier:
         for child in self._children[key]:
             self._missing_parents[child] -= 1
             if self._missing_parents[child] == 0 and child not in self.blocked:
-                heapq.heappush(self._ready, (self._rank[child], child))
+                self._push(child)
 
     def fail(self, key: str) -> None:
         """A unit failed for good: all that descends from it is blocked."""

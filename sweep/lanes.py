@@ -7,7 +7,7 @@ DEPTH = 2  # one unit that runs and one that waits, so that Tune keeps the worke
 
 
 def num_lanes(nodes: Iterable[dict[str, float]], cpus: float, gpus: float) -> int:
-    """How many units with this share fit on the nodes at a time; at least one.
+    """How many units with this share fit on the nodes at a time.
 
     Args:
         nodes: resources of each live node, under "CPU" and "GPU".
@@ -20,7 +20,7 @@ def num_lanes(nodes: Iterable[dict[str, float]], cpus: float, gpus: float) -> in
         if gpus:
             fits.append(node.get("GPU", 0.0) * int(1 / gpus + 1e-9))
         count += int(min(fits) + 1e-9)
-    return max(1, count)
+    return count
 
 
 class Lanes:
@@ -42,6 +42,11 @@ class Lanes:
                 self._set(lane, load + 1)
                 return lane
         return None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `take` would give a lane."""
+        return any(load < DEPTH for load in self._load.values())
 
     def leave(self, lane: int) -> None:
         """A trial in this lane has ended."""

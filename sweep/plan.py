@@ -31,14 +31,17 @@ class PlannedUnit:
     strategy: str | None
     seeds: Seeds
     parents: tuple[str, ...] = ()
+    also_in: tuple[str, ...] = ()  # other entries of the configuration that need the same unit
 
     @property
     def label(self) -> str:
         """For people: what and where in the grid."""
         ratio = None if self.forget_ratio is None else f"{100 * self.forget_ratio:g} %"
-        seeds = sorted({self.seeds.training, self.seeds.forget, self.seeds.unlearning})
-        parts = [self.kind, self.dataset, ratio, self.strategy, f"seed {'/'.join(map(str, seeds))}"]
-        return " ".join(filter(None, parts))
+        values = dataclasses.astuple(self.seeds)  # training, forget, unlearning
+        seeds = str(values[0]) if len(set(values)) == 1 else "/".join(map(str, values))
+        return " ".join(
+            filter(None, [self.kind, self.dataset, ratio, self.strategy, f"seed {seeds}"])
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,12 @@ def read_plan(path: Path) -> Plan:
         datasets = [_dataset_from_json(entry) for entry in content["datasets"]]
         units = [
             PlannedUnit(
-                **{**entry, "seeds": Seeds(**entry["seeds"]), "parents": tuple(entry["parents"])}
+                **{
+                    **entry,
+                    "seeds": Seeds(**entry["seeds"]),
+                    "parents": tuple(entry["parents"]),
+                    "also_in": tuple(entry["also_in"]),
+                }
             )
             for entry in content["units"]
         ]
@@ -151,7 +159,12 @@ def make_plan(config: ResolvedConfig) -> Plan:
                 except ConfigError as error:
                     raise ConfigError(f"data set {dataset.name}: {error}") from error
         for unit in _dataset_units(dataset, config.sweep.grid):
-            units.setdefault(unit.key, unit)
+            first = units.get(unit.key)
+            if first is None:
+                units[unit.key] = unit
+            elif dataset.name not in (first.dataset, *first.also_in):
+                also_in = (*first.also_in, dataset.name)
+                units[unit.key] = dataclasses.replace(first, also_in=also_in)
     return Plan(config.sweep.name, datasets, units)
 
 

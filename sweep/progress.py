@@ -6,6 +6,7 @@ import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ class Progress:
 
     def failed(self, failure: Failure, blocked: Collection[str]) -> None:
         """A unit failed for good; `blocked` are all units that have lost a parent so far."""
-        write_failure(self._run_folder, failure)
+        with suppress(OSError):  # said on the console all the same
+            write_failure(self._run_folder, failure)
         self._move(failure.key, "failed")
         self._time_left.dropped(failure.key)
         for key in blocked:
@@ -171,7 +173,8 @@ class Progress:
         if ended or now - self._written >= WRITE_EVERY_S:
             self._written = now
             snapshot = self.snapshot(ended)
-            write_atomically(self._run_folder / FILE, json.dumps(asdict(snapshot)))
+            with suppress(OSError):  # a full disk: the sweep itself may still find room
+                write_atomically(self._run_folder / FILE, json.dumps(asdict(snapshot)))
             if self._live is not None:
                 self._live.update(draw(snapshot, self._last_ended))
         if self._live is None and now - self._printed >= LINE_EVERY_S:

@@ -257,10 +257,23 @@ def _shares(context: RunContext, config: ResolvedConfig) -> dict[str, tuple[floa
 
 
 def _lanes(shares: dict[str, tuple[float, float]]) -> dict[str, Lanes]:
-    """Lanes by data set; those with equal shares have them in common."""
+    """Lanes by data set; those with equal shares have them in common.
+
+    Raises:
+        SweepError: a share fits on no node; Ray would wait for ever.
+    """
     import ray
 
     ray_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = [node["Resources"] for node in ray_nodes if node["Alive"]]
-    by_share = {share: Lanes(num_lanes(nodes, *share)) for share in set(shares.values())}
+    by_share = {}
+    for cpus, gpus in set(shares.values()):
+        count = num_lanes(nodes, cpus, gpus)
+        if count == 0:
+            largest = [f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes]
+            raise SweepError(
+                f"a unit asks for {cpus:g} CPUs and {gpus:g} GPUs (resources.cpus and .gpus), "
+                f"more than any node has: {'; '.join(sorted(set(largest)))}"
+            )
+        by_share[cpus, gpus] = Lanes(count)
     return {name: by_share[share] for name, share in shares.items()}

@@ -27,22 +27,18 @@ class UnitSearcher(Searcher):
         super().__init__()
         self._plan, self._frontier, self._lanes = plan, frontier, lanes
         self._progress = progress
-        self._next: str | None = None  # ready, but its lanes are full
         self._trials: dict[str, TrialConfig] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next ready unit as a TrialConfig; None while there is no lane for it."""
         if self._frontier.is_exhausted:
             return str(Searcher.FINISHED)
-        self._next = self._next or self._frontier.next_ready()
-        if self._next is None:
+        key = self._frontier.next_ready([d for d, lanes in self._lanes.items() if lanes.has_room])
+        if key is None:
             return None
-        dataset = self._plan.units[self._next].dataset
-        lane = self._lanes[dataset].take()
-        if lane is None:
-            return None
-        config = {"unit": self._next, "dataset": dataset, "lane": lane}
-        self._trials[trial_id], self._next = config, None
+        dataset = self._plan.units[key].dataset
+        config = {"unit": key, "dataset": dataset, "lane": self._lanes[dataset].take()}
+        self._trials[trial_id] = config
         return config
 
     def on_trial_complete(

@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from sweep.errors import StoreError
 
 RECORD, METRICS, OUTPUTS = "record.json", "metrics.jsonl", "outputs.safetensors"
@@ -90,11 +88,14 @@ class Store:
             yield folder
             target = self.folder(kind, key)
             target.parent.mkdir(exist_ok=True)
+            for path in (*folder.iterdir(), folder):
+                _flush(path)  # a power cut after the rename must not leave empty files
             try:
                 folder.rename(target)
             except OSError:
                 if not target.is_dir():
                     raise
+            _flush(target.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -133,12 +134,24 @@ class Store:
 _MEND = "remove the unit's folder and run the same sweep again to compute it anew"
 
 
-def _born(pid: int) -> str:
-    """When a process began, as text; empty if there is none."""
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.NoSuchProcess:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _born(pid: int) -> str:
+    """When a process began, in clock ticks since the machine's start; empty if there is none.
+
+    Unlike a time of day it stays the same when the clock is set.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except OSError:
         return ""
+    return after_name.split()[19]
 
 
 def file_digest(path: Path) -> str:

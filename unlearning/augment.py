@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,12 +20,22 @@ def vertical_flip(images: Tensor) -> Tensor:
 
 
 def center_crop(images: Tensor) -> Tensor:
-    """The middle 90 % of height and width, enlarged back to the full size (bilinear)."""
+    """The middle 90 % of height and width, enlarged back to the full size (bilinear).
+
+    Sampled at exact positions: a crop of whole pixels would be off centre, and of another size,
+    for most sizes of image (7 of 8 pixels, 25 of 28).
+    """
+    scale = torch.tensor([[CROP_FRACTION, 0.0, 0.0], [0.0, CROP_FRACTION, 0.0]])
+    grid = functional.affine_grid(
+        scale.to(images).expand(len(images), 2, 3), list(images.shape), align_corners=False
+    )
+    # Never looked up beyond the centres of the window's outermost pixels, as in a crop.
     height, width = images.shape[2:]
-    crop_height, crop_width = round(CROP_FRACTION * height), round(CROP_FRACTION * width)
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    middle = images[:, :, top : top + crop_height, left : left + crop_width]
-    return functional.interpolate(middle, (height, width), mode="bilinear", align_corners=False)
+    limit = CROP_FRACTION - 1 / torch.tensor([width, height]).to(images)
+    grid = torch.maximum(torch.minimum(grid, limit), -limit)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
 Augmentation = Callable[[Tensor], Tensor]

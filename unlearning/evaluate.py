@@ -24,7 +24,7 @@ METRIC_DESCRIPTIONS = {
     },
 }
 
-EVALUATION_BATCH_SIZE = 256  # in evaluation mode the batch does not enter the result's meaning
+EVALUATION_BATCH_SIZE = 256  # on a CPU twice as fast as 1,024, whose activations leave the cache
 
 
 @torch.no_grad()

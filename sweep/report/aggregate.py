@@ -221,7 +221,8 @@ def results_frame(plan: "Plan", store: "Store", failures: "Mapping[str, Failure]
             outcome, cause = _unrecorded_outcome(unit, failures, outcomes)
             unit_rows = [_planned_row(unit, outcome, cause, num_classes)]
         outcomes[unit.key] = unit_rows[0]["outcome"]
-        rows.extend(unit_rows)
+        for dataset in (unit.dataset, *unit.also_in):
+            rows.extend({**row, "dataset": dataset} for row in unit_rows)
     return tidy_frame(rows)
 
 

@@ -114,6 +114,11 @@ REFUSED = {
     "output.keep_models=[teacher]": "scratch, neutralized, retrained",
     "resources.gpus=2": "from 0 to 1",
     "resources.cpus=0": "above 0",
+    "resources.datasets.digits.gpus=2": "from 0 to 1",
+    "resources.retries=-1": "0 or more",
+    "grid.training_seeds=[]": "grid.training_seeds",
+    "grid.forget_seeds=[1,1]": "each value once",
+    "grid.forget_ratios=[1e-7]": "grid.forget_ratios is 0.0",
     "resources.datasets.mnist.cpus=1": "data set 'mnist' is not configured",
     "name=../up": "letters, digits",
     "name=": "name",
@@ -131,6 +136,13 @@ def test_a_bad_setting_is_refused_with_its_name_and_what_is_allowed(
     with pytest.raises(ConfigError) as caught:
         load_config(files, [override] if "=" in override else [])
     assert words in str(caught.value)
+
+
+def test_an_exception_for_a_data_set_changes_only_what_it_names() -> None:
+    config = load_config([QUICKSTART], ["resources.gpus=0.5", "resources.datasets.digits.cpus=2"])
+    share = config.sweep.resources.of("digits")
+    assert (share.cpus, share.gpus) == (2, 0.5)
+    assert config.sweep.resources.of("another").cpus == 1
 
 
 def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:

@@ -83,12 +83,20 @@ def test_originals_come_first_then_the_plans_order() -> None:
     assert [frontier.next_ready() for _ in range(3)] == ["o", "s1", "s2"]
 
 
+def test_a_data_set_without_room_does_not_hold_up_another() -> None:
+    other = PlannedUnit("b", "original", "mnist", None, None, Seeds())
+    frontier = Frontier(plan_of([unit("a", kind="original"), other]), [])
+    assert frontier.next_ready(["mnist"]) == "b"
+    assert frontier.next_ready(["mnist"]) is None
+    assert frontier.next_ready(["mnist", "digits"]) == "a"
+
+
 def test_lanes_fill_evenly_up_to_their_depth() -> None:
     lanes = Lanes(3)
     assert [lanes.take() for _ in range(3 * DEPTH + 1)] == [0, 1, 2, 0, 1, 2, None]
     lanes.leave(1)
     assert lanes.take() == 1
-    assert lanes.take() is None
+    assert not lanes.has_room and lanes.take() is None
 
 
 @given(st.integers(1, 6), st.lists(st.booleans(), max_size=60), st.integers(0, 99))
@@ -118,8 +126,8 @@ def test_lanes_never_overfill_and_always_serve_the_emptiest(
         ([{"CPU": 16.0, "GPU": 1.0}], 1, 0.3, 3),
         ([{"CPU": 16.0, "GPU": 2.0}], 1, 0.6, 2),  # nor GPUs
         ([{"CPU": 2.0, "GPU": 4.0}], 1, 0.5, 2),
-        ([{"CPU": 1.0}], 4, 0, 1),  # Ray then says what it waits for
-        ([{"GPU": 1.0}], 1, 0, 1),
+        ([{"CPU": 1.0}], 4, 0, 0),
+        ([{"GPU": 1.0}], 1, 0, 0),
         ([{"CPU": 10.0, "GPU": 1.0}], 1, 0.1, 10),
     ],
 )

@@ -1,5 +1,6 @@
 """The graph of units: each once, parents first, keyed by content."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from sweep.config import GridConfig, ResolvedConfig, load_config
 from sweep.plan import KINDS, Plan, make_plan, read_plan, seed_axes, sharing
+from sweep.report.aggregate import results_frame
+from sweep.store import Store
 from unlearning.config import Seeds
 from unlearning.datasets import prepare
 from unlearning.errors import ConfigError
@@ -102,6 +105,20 @@ def test_an_unlearning_seed_axis_trains_nothing_more_than_the_two_stages(
 ) -> None:
     tiny.sweep.grid.unlearning_seeds = [0, 1, 2]
     assert count(make_plan(tiny)) == {"original": 1, "scratch": 2, "two_stage": 12}
+
+
+def test_two_entries_of_one_data_set_share_what_does_not_differ(tiny: ResolvedConfig) -> None:
+    prepare(tiny.trials["digits"].source, Path(tiny.sweep.data.root), tiny.sweep.data.prepared_root)
+    half = copy.deepcopy(tiny.trials["digits"])
+    half.retraining.data_fraction = 0.5
+    both = dataclasses.replace(tiny, trials={**tiny.trials, "half": half})
+    plan = make_plan(both)
+    assert count(plan) == {"original": 1, "scratch": 2, "two_stage": 8}
+    for unit in plan.units.values():
+        assert unit.also_in == (() if unit.kind == "two_stage" else ("half",))
+    frame = results_frame(plan, Store(Path(tiny.sweep.output.store)), {})
+    assert set(frame[frame["kind"] == "scratch"]["dataset"]) == {"digits", "half"}
+    assert len(frame) == 1 * 2 + 2 * 2 + 8
 
 
 def test_epochs_saved_by_sharing_are_counted_by_hand(tiny_plan: Plan) -> None:

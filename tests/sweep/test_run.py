@@ -18,6 +18,7 @@ from rich.console import Console
 
 from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
+from sweep.errors import SweepError
 from sweep.run import RunOptions, run_sweep
 from sweep.store import Store
 from sweep.worker import RunContext
@@ -270,6 +271,29 @@ def _die_once(context: RunContext, key: str) -> str:
 def test_a_lost_worker_is_replaced_and_its_unit_tried_again(tiny: ResolvedConfig) -> None:
     summary = run_sweep(tiny, RunOptions(num_cpus=2, compute=_die_once), Console(quiet=True))
     assert summary.counts == {"done": UNITS, "failed": 0, "blocked": 0, "not_converged": 0}
+
+
+def test_a_damaged_record_is_said_by_the_exit_code(
+    finished: Path, finished_file: Path, tmp_path: Path, usweep_here: Here
+) -> None:
+    shutil.copytree(finished / "store", tmp_path / "store")
+    (
+        tmp_path
+        / "store"
+        / "scratch"
+        / next(key for key, record in records(tmp_path).items() if record["kind"] == "scratch")
+        / "record.json"
+    ).write_text("{")
+    places = (f"output.store={tmp_path}/store", f"output.runs={tmp_path}/runs")
+    again = usweep_here("run", finished_file, *places)
+    assert again.returncode == 1
+    assert "1 with damaged records" in again.stdout
+
+
+def test_a_unit_that_fits_on_no_node_is_refused(tiny: ResolvedConfig) -> None:
+    tiny.sweep.resources.cpus = 3
+    with pytest.raises(SweepError, match=r"asks for 3 CPUs.*2 CPUs and 0 GPUs"):
+        run_sweep(tiny, RunOptions(num_cpus=2, num_gpus=0), Console(quiet=True))
 
 
 def test_bad_input_ends_with_one_line_and_exit_code_2(

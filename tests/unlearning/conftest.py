@@ -43,7 +43,7 @@ def build_dataset(
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(num_images) % num_classes).astype(np.int64)
     patterns = rng.integers(0, 256, (num_classes, channels, side, side))
-    noise = rng.normal(0, 60, (num_images, channels, side, side))
+    noise = rng.normal(0, 40, (num_images, channels, side, side))
     images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
     groups = None
     if num_groups is not None:
@@ -65,7 +65,7 @@ def build_settings(**sections: Any) -> TrialSettings:
     """Settings of a trial that takes a fraction of a second; sections given here replace them."""
     tiny: dict[str, Any] = {
         "model": ModelConfig(widths=[4, 8]),
-        "training": TrainingConfig(epochs=4, batch_size=32, learning_rate=0.01),
+        "training": TrainingConfig(epochs=6, batch_size=32, learning_rate=0.01),
         "neutralization": NeutralizationConfig(max_epochs=100, learning_rate=0.01),
         "retraining": RetrainingConfig(epochs=3, distillation_epochs=2),
         "numerics": NumericsConfig(),

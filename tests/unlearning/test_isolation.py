@@ -154,18 +154,23 @@ def test_a_held_out_test_set_plays_no_part_either(
     assert all(equal(first[state], second[state]) for state in first)
 
 
-def test_the_validation_set_is_what_the_best_epoch_is_chosen_by(
+def test_the_validation_set_chooses_the_epoch_and_is_not_trained_on(
     patterns: PreparedDataset,
     tiny_trial: TrialResult,
     make_settings: MakeSettings,
     make_spec: MakeSpec,
 ) -> None:
-    other = poison(patterns, tiny_trial.original.sets["validation"])
-    result = run_unit(make_spec("original", patterns, make_settings()), other)
-    assert (
-        result.training["original"].best_epoch
-        != tiny_trial.original.training["original"].best_epoch
-    )
+    spec = make_spec("original", patterns, make_settings())
+    losses, accuracies = [], []
+    for data in (patterns, poison(patterns, tiny_trial.original.sets["validation"])):
+        events: list[Event] = []
+        result = run_unit(spec, data, log=events.append)
+        losses.append([event["loss"] for event in events])
+        accuracies.append([event["validation_accuracy"] for event in events])
+        best = accuracies[-1].index(max(accuracies[-1])) + 1
+        assert result.training["original"].best_epoch == best
+    assert losses[0] == losses[1]
+    assert accuracies[0] != accuracies[1]
 
 
 def test_each_seed_moves_its_own_part_of_a_trial(

@@ -98,6 +98,13 @@ def test_training_goes_on_while_accuracy_is_above_the_target(
     assert script(accuracies, target) == (epochs, hits)
 
 
+def test_the_first_hit_of_a_target_is_kept_when_it_is_hit_again() -> None:
+    hits = FirstHits()
+    for epoch, accuracy in enumerate([0.5, 0.25, 0.0, 0.3, 0.0, 0.1]):
+        hits.record(epoch, accuracy, chance=0.25)
+    assert hits == FirstHits(random=1, zero=2)
+
+
 def test_training_ends_at_the_cap_without_having_reached_the_target(
     script: Callable[..., tuple[int, FirstHits]],
 ) -> None:

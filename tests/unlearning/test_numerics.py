@@ -104,16 +104,17 @@ def test_float32_means_ieee_on_the_cpu_whatever_the_process_had_set(
     assert float((product.double() - exact).abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
 def test_deterministic_products_on_a_gpu_are_made_possible_and_a_given_setting_is_kept(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, deterministic: bool
 ) -> None:
+    # Also by a unit that does not need it: CUDA reads it once, and the next unit may need it.
+    config = NumericsConfig(deterministic=deterministic)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with numerics(NumericsConfig(deterministic=False)):
-        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    with numerics(NumericsConfig()):
+    with numerics(config):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with numerics(NumericsConfig()):
+    with numerics(config):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 

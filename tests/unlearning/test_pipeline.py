@@ -80,8 +80,8 @@ def test_costs_are_counted_for_every_training(tiny_trial: TrialResult) -> None:
     forget, retain = (len(trial.two_stage.sets[name]) for name in ("forget", "retain"))
     stage_1 = trial.two_stage.training["neutralized"]
     assert trial.two_stage.neutralization is not None
-    assert trial.original.training["original"].samples == 4 * num_train
-    assert trial.scratch.training["scratch"].samples == 4 * retain
+    assert trial.original.training["original"].samples == 6 * num_train
+    assert trial.scratch.training["scratch"].samples == 6 * retain
     assert trial.two_stage.training["retrained"].samples == 3 * retain
     assert stage_1.samples == stage_1.epochs * forget
     assert stage_1.epochs == trial.two_stage.neutralization["first_epoch_at_zero"]
@@ -127,7 +127,7 @@ def test_every_epoch_is_logged_with_its_state(
         state: [event["epoch"] for event in events if event["state"] == state]
         for state in ("original", "scratch", "neutralized", "retrained")
     }
-    assert epochs["original"] == epochs["scratch"] == [1, 2, 3, 4]
+    assert epochs["original"] == epochs["scratch"] == [1, 2, 3, 4, 5, 6]
     assert epochs["retrained"] == [1, 2, 3]
     assert epochs["neutralized"] == list(range(trial.two_stage.training["neutralized"].epochs + 1))
     assert [event["state"] for event in events] == [
