@@ -14,6 +14,7 @@ from sweep.config import ResolvedConfig
 from sweep.errors import StoreError
 from sweep.plan import make_plan
 from sweep.provenance import Provenance
+from sweep.report import write_report
 from sweep.run import prepare_datasets
 from sweep.store import Store
 from sweep.worker import RunContext, compute_and_publish, device_of
@@ -71,6 +72,26 @@ def test_a_record_holds_settings_result_and_origin(context: RunContext) -> None:
     # Of its own states only the retrained one was to be kept.
     assert "retrained.safetensors" in record["files"]
     assert "neutralized.safetensors" not in record["files"]
+
+
+def test_not_converged_units_are_results_and_are_said_so(
+    tiny: ResolvedConfig, tmp_path: Path
+) -> None:
+    tiny.trials["digits"].neutralization.max_epochs = 1
+    folders = prepare_datasets(tiny, Console(quiet=True))
+    plan, store = make_plan(tiny), Store(tmp_path / "store")
+    store.open_for_writing()
+    provenance = Provenance(None, None, {})
+    context = RunContext(plan, store.root, folders, (), provenance, {"digits": 0.0})
+    original = next(iter(plan.units))
+    two_stage = next(u.key for u in plan.units.values() if u.parents)
+    assert compute_and_publish(context, original) == "done"
+    assert compute_and_publish(context, two_stage) == "not_converged"
+    record = store.read_record("two_stage", two_stage)
+    assert not any(name.startswith("retrained/") for name in record["metrics"])
+    summary = write_report(plan, store, tmp_path / "run")
+    assert summary.units["not_converged"] == 1
+    assert "1 not converged" in (summary.folder / "table2.md").read_text()
 
 
 def test_a_unit_that_is_done_is_not_computed_again(context: RunContext) -> None:
