@@ -67,7 +67,7 @@ def build_settings(**sections: Any) -> TrialSettings:
         "model": ModelConfig(widths=[4, 8]),
         "training": TrainingConfig(epochs=6, batch_size=32, learning_rate=0.01),
         "neutralization": NeutralizationConfig(max_epochs=100, learning_rate=0.01),
-        "retraining": RetrainingConfig(epochs=3, distillation_epochs=2),
+        "retraining": RetrainingConfig(epochs=3, learning_rate=0.02, distillation_epochs=2),
         "numerics": NumericsConfig(),
     }
     return TrialSettings(**(tiny | sections))

@@ -22,7 +22,6 @@ from unlearning.evaluate import (
 )
 from unlearning.images import ImageBatches
 from unlearning.models import build_model
-from unlearning.trial import TrialResult
 
 NUMERICS = NumericsConfig()
 
@@ -37,11 +36,9 @@ def data(
 
 
 @pytest.fixture
-def model(tiny_trial: TrialResult, make_settings: Callable[..., TrialSettings]) -> nn.Module:
-    """The neutralized model, which is neither right nor wrong on all images."""
-    model = build_model(make_settings().model, (1, 8, 8), 4, 0)
-    model.load_state_dict(tiny_trial.two_stage.models["neutralized"])
-    return model
+def model(make_settings: Callable[..., TrialSettings]) -> nn.Module:
+    """Fresh weights, which are neither right nor wrong on all images."""
+    return build_model(make_settings().model, (1, 8, 8), 4, 0)
 
 
 def test_accuracy_is_the_share_of_images_whose_label_has_the_highest_logit() -> None:

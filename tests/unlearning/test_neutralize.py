@@ -127,14 +127,14 @@ def test_the_original_loses_the_forget_set_in_favour_of_the_contrastive_labels(
     make_batches: MakeBatches,
 ) -> None:
     state, hits, events = run(NeutralizationConfig(max_epochs=100, learning_rate=0.01))
-    assert events[0]["forget_accuracy"] > 0.9
+    assert events[0]["forget_accuracy"] > 0.7
     assert events[-1]["forget_accuracy"] == 0.0
     assert hits.zero == state.epoch == events[-1]["epoch"]
     assert state.samples == state.epoch * len(FORGET)
     with torch.no_grad():
         predicted = state.model(make_batches(patterns, make_settings()).images(FORGET)).argmax(1)
     wrong = (torch.from_numpy(patterns.labels.copy())[FORGET] + 1) % 4
-    assert float((predicted == wrong).float().mean()) > 0.9
+    assert float((predicted == wrong).float().mean()) > 0.7
 
 
 def test_an_epoch_is_cross_entropy_towards_the_contrastive_labels(
@@ -181,12 +181,12 @@ class ModeSpy(nn.Module):
 def test_accuracy_is_measured_in_evaluation_mode_and_training_is_in_training_mode(
     patterns: PreparedDataset, make_settings: MakeSettings, make_batches: MakeBatches
 ) -> None:
-    trial = make_settings(neutralization=NeutralizationConfig(max_epochs=2))
+    trial = make_settings(neutralization=NeutralizationConfig(max_epochs=2, batch_size=64))
     spy = ModeSpy(build_model(trial.model, (1, 8, 8), 4, 0))
     events = neutralize(
         TrainState.start(spy, 1e-9),
         FirstHits(),
-        forget=FORGET[:20],
+        forget=FORGET,
         matching=NEXT,
         seed=0,
         data=make_batches(patterns, trial),
