@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unlearning.augment import AUGMENTATIONS, Augmentation
 from unlearning.config import NumericsConfig
+from unlearning.errors import DivergedError
 from unlearning.images import ImageBatches
 from unlearning.numerics import autocast
 from unlearning.splits import Rows
@@ -35,7 +36,11 @@ def predict(
     numerics: NumericsConfig,
     augmentation: Augmentation | None = None,
 ) -> Tensor:
-    """Logits [n, classes], float32 on the data's device, of rows [n] in evaluation mode."""
+    """Logits [n, classes], float32 on the data's device, of rows [n] in evaluation mode.
+
+    Raises:
+        DivergedError: a logit is not finite; its argmax would pass for a prediction.
+    """
     model.eval()
     parts = []
     for batch in torch.split(rows, EVALUATION_BATCH_SIZE):
@@ -44,7 +49,10 @@ def predict(
             images = augmentation(images)
         with autocast(numerics, data.resident.device):
             parts.append(model(images).float())
-    return torch.cat(parts)
+    logits = torch.cat(parts)
+    if not bool(torch.isfinite(logits).all()):
+        raise DivergedError("the model's outputs are not finite")
+    return logits
 
 
 def accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:

@@ -50,7 +50,7 @@ def neutralize_and_retrain(work: Workspace, original: Weights) -> None:
         work.spec.strategy,
         result.evaluation.outputs["original/forget"],
         work.labels(forget),
-        generator("strategy", work.spec.strategy, seed),
+        generator("strategy", work.spec.strategy, seed, f"{work.spec.forget_ratio:.6f}"),
         config.neutralization.outputs,
     )
     state = TrainState.start(copy.deepcopy(teacher), config.neutralization.learning_rate)

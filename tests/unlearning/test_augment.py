@@ -73,3 +73,10 @@ def test_what_is_outside_the_crop_does_not_show() -> None:
     image = torch.full((1, 1, 20, 20), 0.5)
     image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1] = 1, 1, 1, 1
     torch.testing.assert_close(center_crop(image), torch.full_like(image, 0.5))
+
+
+def test_height_and_width_are_cropped_each_by_its_own_size() -> None:
+    image = torch.rand(1, 1, 20, 60, generator=torch.Generator().manual_seed(2))
+    middle = image[:, :, 1:19, 3:57]  # whole pixels: nine tenths of either
+    expected = torch.nn.functional.interpolate(middle, (20, 60), mode="bilinear")
+    torch.testing.assert_close(center_crop(image), expected, rtol=1e-4, atol=1e-5)

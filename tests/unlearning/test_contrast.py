@@ -158,7 +158,7 @@ def test_greedy_matching_agrees_with_the_oracle(
     table = np.random.default_rng(seed).integers(0, levels, (num_classes, num_classes)) - levels / 2
     scores: list[list[float]] = table.tolist()
     greedy, left = oracle_greedy(scores, classes)
-    found = match_greedily(table, contrast_input(scores, classes))
+    found = match_greedily(np.asarray(scores), contrast_input(scores, classes))
     assert set(found.labels) == set(classes)
     if not left:
         assert found == Matching(greedy)
@@ -187,7 +187,9 @@ def test_dead_ends_are_completed_at_the_least_added_cost(levels: int) -> None:
         partner = min(changed)  # of equal cost, the one that changes the lowest class
         completed = tuple(sorted((left[0], partner)))
         expected = Matching(changed[partner], completed)
-        assert match_greedily(table, contrast_input(scores, classes)) == expected, scores
+        assert match_greedily(np.asarray(scores), contrast_input(scores, classes)) == expected, (
+            scores
+        )
     assert num_dead_ends > 50
 
 

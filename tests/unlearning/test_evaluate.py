@@ -12,6 +12,7 @@ from unlearning import evaluate
 from unlearning.augment import AUGMENTATIONS
 from unlearning.config import NumericsConfig, TrialSettings
 from unlearning.datasets import PreparedDataset
+from unlearning.errors import DivergedError
 from unlearning.evaluate import (
     Evaluation,
     accuracy,
@@ -20,7 +21,7 @@ from unlearning.evaluate import (
     per_class_accuracy,
     predict,
 )
-from unlearning.images import ImageBatches
+from unlearning.images import ImageBatches, ResidentImages
 from unlearning.models import build_model
 
 NUMERICS = NumericsConfig()
@@ -169,3 +170,15 @@ def test_logits_are_kept_unless_dropped(data: ImageBatches, model: nn.Module) ->
     with torch.no_grad():
         logits = model(data.images(sets["test"]))
     torch.testing.assert_close(evaluation.outputs["scratch/test"], logits)
+
+
+def test_outputs_that_are_not_finite_are_no_predictions(patterns: PreparedDataset) -> None:
+    settings = TrialSettings()
+    data = ImageBatches(
+        ResidentImages.load(patterns, torch.device("cpu")), settings.model, settings.numerics
+    )
+    model = build_model(settings.model, data.resident.shape, data.resident.num_classes, 0)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="not finite"):
+        predict(model, torch.arange(4), data, settings.numerics)

@@ -214,7 +214,9 @@ def test_the_contrastive_labels_are_those_of_the_originals_outputs(
     with torch.no_grad():
         logits = model(images)
     labels = torch.tensor(patterns.labels[forget.numpy()])
-    matching = contrastive_labels(strategy, logits, labels, generator("strategy", strategy, 0))
+    # A draw of its own for each ratio, or the control would not vary over ratios.
+    draws = generator("strategy", strategy, 0, f"{spec.forget_ratio:.6f}")
+    matching = contrastive_labels(strategy, logits, labels, draws)
     assert result.neutralization is not None
     found = {int(k): v for k, v in result.neutralization["contrastive_labels"].items()}
     assert found == matching.labels
