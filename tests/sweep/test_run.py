@@ -219,10 +219,11 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
 
 def _note_worker(context: RunContext, key: str) -> str:
     """Publish a record that names the worker process; takes a while."""
-    unit = context.plan.units[key]
+    unit, began = context.plan.units[key], time.monotonic()
     time.sleep(0.2)
+    note = {"worker": os.getpid(), "began": began, "ended": time.monotonic()}
     with Store(context.store_root).building(unit.kind, key) as folder:
-        (folder / "record.json").write_text(json.dumps({"worker": os.getpid()}))
+        (folder / "record.json").write_text(json.dumps(note))
     return "done"
 
 
@@ -233,8 +234,10 @@ def test_every_slot_keeps_a_worker_busy(tiny: ResolvedConfig) -> None:
     assert summary.is_complete and len(summary.plan.units) == 40
     paths = Path(tiny.sweep.output.store).glob("*/*/record.json")
     workers = Counter(json.loads(path.read_text())["worker"] for path in paths)
-    assert len(workers) == 2  # reused, not started anew for each unit
-    assert min(workers.values()) >= 10
+    # Reused, not started anew for each unit; at the end a unit may start a worker in a free lane.
+    assert len(workers) <= 4
+    (_, _), (_, second) = workers.most_common(2)
+    assert second >= 10
 
 
 def test_units_on_a_share_of_a_gpu_are_scheduled_by_it(tiny: ResolvedConfig) -> None:
@@ -242,8 +245,10 @@ def test_units_on_a_share_of_a_gpu_are_scheduled_by_it(tiny: ResolvedConfig) -> 
     options = RunOptions(num_cpus=4, num_gpus=1, compute=_note_worker)
     assert run_sweep(tiny, options, Console(quiet=True)).is_complete
     paths = Path(tiny.sweep.output.store).glob("*/*/record.json")
-    workers = {json.loads(path.read_text())["worker"] for path in paths}
-    assert len(workers) == 2  # four CPUs, but two halves of a GPU
+    notes = [json.loads(path.read_text()) for path in paths]
+    at_once = [sum(a["began"] <= b["began"] < a["ended"] for a in notes) for b in notes]
+    assert len(notes) == UNITS
+    assert max(at_once) <= 2  # four CPUs, but two halves of a GPU
 
 
 def _fail_original(context: RunContext, key: str) -> str:
