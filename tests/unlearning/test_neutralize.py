@@ -127,14 +127,14 @@ def test_the_original_loses_the_forget_set_in_favour_of_the_contrastive_labels(
     make_batches: MakeBatches,
 ) -> None:
     state, hits, events = run(NeutralizationConfig(max_epochs=100, learning_rate=0.01))
-    assert events[0]["forget_accuracy"] > 0.7
+    assert events[0]["forget_accuracy"] > 0.9
     assert events[-1]["forget_accuracy"] == 0.0
     assert hits.zero == state.epoch == events[-1]["epoch"]
     assert state.samples == state.epoch * len(FORGET)
     with torch.no_grad():
         predicted = state.model(make_batches(patterns, make_settings()).images(FORGET)).argmax(1)
     wrong = (torch.from_numpy(patterns.labels.copy())[FORGET] + 1) % 4
-    assert float((predicted == wrong).float().mean()) > 0.7
+    assert float((predicted == wrong).float().mean()) > 0.9
 
 
 def test_an_epoch_is_cross_entropy_towards_the_contrastive_labels(

@@ -50,7 +50,7 @@ def test_a_trial_measures_every_state_on_every_set(tiny_trial: TrialResult) -> N
 
 def test_the_paper_in_small_holds_on_the_patterns(tiny_trial: TrialResult) -> None:
     metrics = tiny_trial.metrics
-    assert metrics["original/forget/accuracy"] > 0.7
+    assert metrics["original/forget/accuracy"] > 0.9
     assert metrics["neutralized/forget/accuracy"] == 0.0
     assert metrics["retrained/test/accuracy"] > metrics["neutralized/test/accuracy"]
     assert metrics["scratch/test/accuracy"] > 0.7
