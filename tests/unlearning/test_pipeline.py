@@ -280,7 +280,7 @@ def test_a_unit_of_another_data_set_is_not_computed(
     make_settings: MakeSettings,
     make_spec: MakeSpec,
 ) -> None:
-    with pytest.raises(AssertionError, match="not the specification's"):
+    with pytest.raises(DatasetError, match="its files have changed"):
         run_unit(make_spec("original", patterns, make_settings()), make_dataset(seed=1))
 
 
