@@ -129,5 +129,6 @@ class Frontier:
             self._missing_parents[child] += 1
             if self._state[child] is State.READY:
                 self._state[child] = State.WAITING
-        self._queue(key)
+        self._state[key] = State.OUT
+        self.put_back(key)
         return True
