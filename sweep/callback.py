@@ -39,7 +39,9 @@ def what_ray_says(trial: Any) -> str:
     """One line on why a trial's worker is gone."""
     error = trial.get_pickled_error() or trial.get_error()
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    for line in lines:  # Ray gives class names and ids first, then the reason
-        if "died" in line or "dead" in line or "memory" in line or "Error" in line:
-            return line[:300]
+    # Ray gives class names and ids first, then the reason, then common causes.
+    for word in ("because", "unavailable", "Error", "died"):
+        for line in lines:
+            if word in line:
+                return line[:300]
     return lines[0][:300] if lines else "the worker process was lost"

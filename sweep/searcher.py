@@ -18,6 +18,7 @@ from sweep.store import Store
 from sweep.trainable import TrialConfig
 
 LOOK_EVERY_S = 1.0  # at units that other sweeps hold
+MAX_LOST_NODES = 20  # under one unit, which then is no accident any more
 
 
 @dataclass
@@ -60,7 +61,8 @@ class UnitSearcher(Searcher):
         self._looked = 0.0
         self._trials: dict[str, TrialConfig] = {}
         self._errored: dict[str, str] = {}  # trial -> unit
-        self._losses = Counter[str]()
+        self._losses = Counter[str]()  # of its worker process, by unit
+        self._lost_nodes = Counter[str]()
         self._damages = Counter[str]()
         self.is_ending = False
 
@@ -159,14 +161,18 @@ class UnitSearcher(Searcher):
     def _unit_lost(self, key: str, report: dict[str, Any]) -> None:
         """Try again elsewhere, unless the unit loses its workers again and again.
 
-        A lost node is not held against the unit: preemptions may be many in a night.
+        A lost node is hardly held against the unit: preemptions may be many in a night.
         """
         cause, label = report["cause"], self._plan.units[key].label
-        if not is_lost_node(cause):
-            self._losses[key] += 1
-        if self._losses[key] > self._retries:
-            attempts = f"its worker was lost {self._losses[key]} times, the last time: {cause}"
-            self._failed(key, {"cause": attempts})
+        is_node = is_lost_node(cause)
+        losses, limit = (
+            (self._lost_nodes, MAX_LOST_NODES) if is_node else (self._losses, self._retries)
+        )
+        losses[key] += 1
+        if losses[key] > limit:
+            what = "node" if is_node else "worker"
+            cause = f"its {what} was lost {losses[key]} times, the last time: {cause}"
+            self._failed(key, {"cause": cause})
             return
         self._progress.say(f"{label}: {cause}; it continues on another worker")
         self._paused(key, report)
@@ -212,5 +218,5 @@ class UnitSearcher(Searcher):
 
 
 def is_lost_node(cause: str) -> bool:
-    """Whether Ray's words for a lost worker say that its whole node is gone."""
-    return "node" in cause and ("died" in cause or "dead" in cause or "terminated" in cause)
+    """Whether Ray's words for a lost worker say that its whole node is gone, or out of reach."""
+    return "node has died" in cause or "node was" in cause or "unavailable" in cause
