@@ -182,6 +182,8 @@ def _keep_private(folder: Path) -> None:
             f"token; start the sweep in a process of its own, or set {settings} before importing "
             "ray"
         )
+    # A head on this very machine that does not answer is dead: no need to wait a minute for it.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "15")
     path = folder / "token"
     path.touch(mode=0o600)
     path.write_text(_token())

@@ -76,8 +76,9 @@ def run(
 ) -> None:
     """Compute what the store lacks of a sweep, and write its report.
 
-    The same command again continues an interrupted sweep. Exit code 0 only if every unit is done;
-    1 if units failed or have damaged records, 2 for bad input, 130 if a signal ended it.
+    The same command again continues an interrupted sweep, and units under way from their last
+    checkpoint. Exit code 0 only if every unit is done; 1 if units failed, have damaged records, or
+    the store takes no more, 2 for bad input, 130 if a signal ended it.
     """
     from sweep.run import RunOptions, run_sweep
     from sweep.store import Store
@@ -94,7 +95,7 @@ def run(
     _print_end(out, summary, report)
     if summary.interrupted_by:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not summary.is_complete or report.units["damaged"]:
+    if summary.stopped_by or not summary.is_complete or report.units["damaged"]:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
 
@@ -199,7 +200,10 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 
     counts = summary.counts
     done = f"{counts['done']} of {len(summary.plan.units)} units done"
-    parts = [f"{done} ({summary.num_before} before)", duration(summary.elapsed_s)]
+    others = counts["done"] - summary.num_before - summary.num_computed
+    before = f"{summary.num_before} before"
+    before += f", {others} by another sweep meanwhile" if others > 0 else ""
+    parts = [f"{done} ({before})", duration(summary.elapsed_s)]
     parts += [
         f"[red]{counts[state]} {state}[/red]" for state in ("failed", "blocked") if counts[state]
     ]
@@ -211,6 +215,8 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
         )
     if summary.interrupted_by:
         parts.append(f"ended by {summary.interrupted_by}; the same command continues")
+    if summary.stopped_by:
+        parts.append("[red]stopped[/red]; the same command continues once that is mended")
     out.print(", ".join(parts))
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")

@@ -64,9 +64,15 @@ class Ending:
         if not _is_tune_running():
             raise KeyboardInterrupt
 
+    def listen(self) -> None:
+        """Take the signals, also back from a Ray that has just been started."""
+        for number in _SIGNALS:
+            handler = signal.signal(number, self._on_signal)
+            self._before.setdefault(number, handler)
+
     def __enter__(self) -> "Ending":
         self.drain_file.unlink(missing_ok=True)
-        self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        self.listen()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -235,6 +235,7 @@ def _compute(
     with ray_cluster(options.address, options.num_cpus, options.num_gpus) as capacity:
         from sweep.searcher import Share, UnitSearcher  # imports Ray, which has its token by now
 
+        ending.listen()  # Ray has put a handler of its own in place
         progress.say_plainly(_describe(capacity))
         resources = config.sweep.resources
         shares = {}
