@@ -111,6 +111,7 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         content = json.loads(path.read_text())
+        name = content["name"]
         datasets = [_dataset_from_json(entry) for entry in content["datasets"]]
         units = [
             PlannedUnit(
@@ -130,7 +131,7 @@ def read_plan(path: Path) -> Plan:
             f"{path} is damaged ({error}); the same `usweep run` writes it again"
         ) from error
     return Plan(
-        content["name"],
+        name,
         {dataset.name: dataset for dataset in datasets},
         {unit.key: unit for unit in units},
     )
