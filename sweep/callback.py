@@ -1,6 +1,7 @@
 """Tells the searcher and the progress display what Tune does."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -37,9 +38,13 @@ class SweepCallback(Callback):
 
 def what_ray_says(trial: Any) -> str:
     """One line on why a trial's worker is gone."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    # Ray gives class names and ids first, then the reason, then common causes.
+    try:
+        # Tune writes it here at once, and only later to where `trial.get_error` reads.
+        text = Path(trial.error_file).read_text()
+    except (OSError, TypeError):
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # After a heading, Ray gives class names and ids, then the reason, then common causes.
     for word in ("because", "unavailable", "Error", "died"):
         for line in lines:
             if word in line:

@@ -132,14 +132,16 @@ def test_a_lost_node_is_told_from_a_lost_worker(cause: str, expected: bool) -> N
     assert is_lost_node(cause) == expected
 
 
-def test_the_reason_is_picked_from_rays_many_lines() -> None:
+def test_the_reason_is_picked_from_rays_many_lines(tmp_path: Path) -> None:
     class Trial:
-        def get_pickled_error(self) -> Exception:
-            return RuntimeError(
-                "The actor died unexpectedly before finishing this task.\n\tclass_name: X\n"
-                f"\tactor_id: 1\n{DIED} Worker exit type: SYSTEM_ERROR\n"
-            )
+        error_file = str(tmp_path / "error.txt")
 
+    assert what_ray_says(Trial()) == "the worker process was lost"
+    Path(Trial.error_file).write_text(
+        "Failure # 1 (occurred at 2026-01-01)\n"
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: X\n"
+        f"\tactor_id: 1\n{DIED} Worker exit type: SYSTEM_ERROR\n"
+    )
     assert what_ray_says(Trial()).startswith(DIED)
 
 
