@@ -92,10 +92,12 @@ class CifarReader(Reader):
                 with tarfile.open(path) as archive:
                     # By name, never extractall: nothing lands outside the temporary folder.
                     for name in wanted:
-                        member = archive.extractfile(f"{self.folder}/{name}")
-                        if member is None:
+                        member = archive.getmember(f"{self.folder}/{name}")
+                        # Links are not followed: one that leads to itself has no end.
+                        content = archive.extractfile(member) if member.isreg() else None
+                        if content is None:
                             raise DatasetError(f"{origin.url}: {name} in it is not a file")
-                        (path.parent / name).write_bytes(member.read())
+                        (path.parent / name).write_bytes(content.read())
                 target.mkdir(exist_ok=True)
                 for name in wanted:
                     os.replace(path.parent / name, target / name)
