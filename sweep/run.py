@@ -157,7 +157,7 @@ def _refuse_second_driver(run_folder: Path) -> None:
     try:
         progress = json.loads((run_folder / PROGRESS_FILE).read_bytes())
         host, pid, ended = progress["host"], progress["pid"], progress["ended"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if not ended and host == socket.gethostname() and pid != os.getpid() and _is_sweep(pid):
         raise SweepError(
@@ -169,7 +169,7 @@ def _refuse_second_driver(run_folder: Path) -> None:
 def _is_sweep(pid: int) -> bool:
     try:
         command = " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
+    except (psutil.Error, TypeError, ValueError, OverflowError):  # or no process number
         return False
     return "usweep" in command or "sweep run" in command
 

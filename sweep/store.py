@@ -108,7 +108,7 @@ class Store:
         path = self.folder(kind, key) / RECORD
         try:
             record: Record = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(path, f"damaged or unreadable ({error}); {_MEND}") from error
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise StoreError(path, f"not a record of schema {SCHEMA}; {_MEND}")
