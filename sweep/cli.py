@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     add_completion=False,
@@ -40,7 +41,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 def console() -> Console:
     """Where the commands print."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Without markup, since names and causes may hold brackets.
+    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 @app.command()
@@ -199,19 +201,18 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 
     counts = summary.counts
     done = f"{counts['done']} of {len(summary.plan.units)} units done"
-    parts = [f"{done} ({summary.num_before} before)", duration(summary.elapsed_s)]
+    parts = [Text(f"{done} ({summary.num_before} before)"), Text(duration(summary.elapsed_s))]
     parts += [
-        f"[red]{counts[state]} {state}[/red]" for state in ("failed", "blocked") if counts[state]
+        Text(f"{counts[state]} {state}", "red") for state in ("failed", "blocked") if counts[state]
     ]
     if report.units["not_converged"]:
-        parts.append(f"{report.units['not_converged']} not converged at the cap of stage 1")
+        parts.append(Text(f"{report.units['not_converged']} not converged at the cap of stage 1"))
     if report.units["damaged"]:
-        parts.append(
-            f"[red]{report.units['damaged']} with damaged records, named in the report[/red]"
-        )
+        words = f"{report.units['damaged']} with damaged records, named in the report"
+        parts.append(Text(words, "red"))
     if summary.interrupted_by:
-        parts.append(f"ended by {summary.interrupted_by}; the same command continues")
-    out.print(", ".join(parts))
+        parts.append(Text(f"ended by {summary.interrupted_by}; the same command continues"))
+    out.print(Text(", ").join(parts))
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")
     out.print(f"report: {report.folder / 'report.md'}")
@@ -220,19 +221,12 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
     from cluster.local import ClusterError
-    from sweep.errors import SweepError
+    from sweep.errors import SweepError, one_line
     from unlearning.errors import UnlearningError
 
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]error:[/red] {_escape(str(error))}"
-        )
+        message = Text.assemble(("error:", "red"), " ", one_line(str(error)))
+        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
         sys.exit(EXIT_BAD_INPUT)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
