@@ -222,8 +222,10 @@ def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
     from cluster.local import ClusterError
     from sweep.errors import SweepError, one_line
+    from sweep.files import keep_others_from_writing
     from unlearning.errors import UnlearningError
 
+    keep_others_from_writing()
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:

@@ -1,8 +1,17 @@
-"""Files that a reader never sees half-written."""
+"""Files that a reader never sees half-written, and that no stranger can write."""
 
 import os
 import tempfile
 from pathlib import Path
+
+
+def keep_others_from_writing() -> None:
+    """What this process and its children make from now on is never world-writable.
+
+    Everything else of the umask stays, so that a group can share what it makes.
+    """
+    # Nothing is open to anyone between the two calls, whatever other threads make meanwhile.
+    os.umask(os.umask(0o077) | 0o002)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

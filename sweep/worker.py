@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweep.files import keep_others_from_writing
 from sweep.plan import Plan
 from sweep.provenance import Provenance
 from sweep.store import METRICS, Store
@@ -28,6 +29,7 @@ class RunContext:
 
     def compute_unit(self, key: str) -> str:
         """Compute a unit and publish it in the store; returns its outcome."""
+        keep_others_from_writing()
         return (self.compute or compute_and_publish)(self, key)
 
 
