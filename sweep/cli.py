@@ -223,9 +223,11 @@ def main() -> None:
     from cluster.local import ClusterError
     from sweep.errors import SweepError, one_line
     from sweep.files import keep_others_from_writing
+    from sweep.secrets import redact_console
     from unlearning.errors import UnlearningError
 
     keep_others_from_writing()
+    redact_console()
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:

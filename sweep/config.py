@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from sweep.secrets import VARIABLES, redact
 from unlearning.config import TrialSettings, require, require_ratio
 from unlearning.contrast import get_strategy
 from unlearning.datasets import known_readers
@@ -189,10 +190,13 @@ def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong type or an impossible
-            value; the message names it and what is allowed.
+            value; the message names it and what is allowed. Also a secret of the environment,
+            since configurations are written down; the message names its key alone.
     """
     try:
         return _load(paths, overrides)
+    except ConfigError as error:
+        raise ConfigError(redact(str(error))) from None
     except RecursionError as error:
         names = " ".join(map(str, paths))
         raise ConfigError(f"{names}: the configuration is nested too deeply") from error
@@ -303,10 +307,10 @@ def _to_dataclass(
 
 
 def _check_texts(value: object, key: str) -> None:
-    """Refuse names and values that cannot be written down.
+    """Refuse names and values that must not be written down, or cannot be.
 
     Raises:
-        ConfigError: a control character; names the key.
+        ConfigError: a secret or a control character; names the key.
     """
     if isinstance(value, dict):
         for name, part in value.items():
@@ -316,6 +320,11 @@ def _check_texts(value: object, key: str) -> None:
         for part in value:
             _check_texts(part, key)
     elif isinstance(value, str):
+        if redact(value) != value:
+            raise ConfigError(
+                f"{key} holds a key of yours, which would be written down with the results; "
+                f"leave it where it is ({', '.join(VARIABLES)} or ~/.netrc) and take it out here"
+            )
         if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value):
             raise ConfigError(f"{key} is {value!r}; allowed: text without control characters")
 

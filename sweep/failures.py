@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep.files import write_atomically
+from sweep.secrets import redact
 from sweep.typed import require_types
 
 FOLDER = "failures"
@@ -25,10 +26,10 @@ class Failure:
 
     @classmethod
     def now(cls, key: str, cause: str, traceback: str = "") -> "Failure":
-        """A failure that happened just now on this host."""
-        first_line = cause.strip().splitlines()[0] if cause.strip() else "no message"
+        """A failure that happened just now on this host; it holds no secret."""
+        first_line = redact(cause.strip().splitlines()[0]) if cause.strip() else "no message"
         when, host = datetime.now(UTC).isoformat(), socket.gethostname()
-        return cls(key, first_line, traceback, when, host)
+        return cls(key, first_line, redact(traceback), when, host)
 
 
 def write_failure(run_folder: Path, failure: Failure) -> None:

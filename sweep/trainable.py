@@ -7,6 +7,8 @@ and an actor that is ready at once, with torch still to come, is seen by Tune as
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from sweep.secrets import redact
+
 if TYPE_CHECKING:
     from sweep.worker import RunContext
 
@@ -26,8 +28,9 @@ def run_trial_in_worker(config: TrialConfig, context: "RunContext") -> None:
     except Exception as error:
         report = {
             "state": "failed",
-            "cause": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
+            # Here too, since this node may know secrets that the driver's does not.
+            "cause": redact(f"{type(error).__name__}: {error}"),
+            "traceback": redact(traceback.format_exc()),
         }
     tune.report({"unit": config["unit"], **report})
 
