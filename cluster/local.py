@@ -17,6 +17,11 @@ from typing import Any
 _MAX_TEMP_PATH = 40
 _PREFIX = "usweep-"
 _OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
+# Ray's servers listen on loopback alone where their node's address is 127.0.0.1, and on every
+# address otherwise. On Linux ray.init replaces a 127.0.0.1 that it is given by an address that
+# others can reach, for the sake of clusters; the second setting, which has the same effect on
+# every system in spite of its name, tells it that there will be no cluster.
+_PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class ClusterError(Exception):
@@ -63,8 +68,9 @@ def ray_cluster(
 ) -> Iterator[dict[str, float]]:
     """Connect to `address`, or start Ray here; yields the cluster's resources.
 
-    A local Ray asks every connection for a token that only this user can read, has no dashboard,
-    and keeps its files in a short temporary folder that is removed at the end.
+    A local Ray listens on loopback only, asks every connection for a token that only this user can
+    read, has no dashboard, and keeps its files in a short temporary folder that is removed at the
+    end.
 
     Args:
         address: of an existing cluster, such as "auto" or "10.0.0.1:6379"; None starts one here.
@@ -80,7 +86,7 @@ def ray_cluster(
         _require_answer(address)
     else:
         temporary = temporary_folder()
-        _demand_token(temporary)
+        _keep_private(temporary)
     options: dict[str, Any] = {"address": address or "local"}
     if temporary is not None:
         options |= {
@@ -164,15 +170,22 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def _demand_token(folder: Path) -> None:
-    """Make every connection to the new Ray show a token of its own; 0600, gone with the folder."""
-    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+def _keep_private(folder: Path) -> None:
+    """Have the new Ray listen on loopback only, and ask each connection for a token of its own.
+
+    The token's file has mode 0600 and goes with the folder.
+    """
+    if "ray" in sys.modules and any(os.environ.get(key) != _PRIVATE[key] for key in _PRIVATE):
+        settings = " ".join(f"{key}={value}" for key, value in _PRIVATE.items())
         raise ClusterError(
-            "ray was imported before it could be told to ask for a token; start the sweep in a "
-            "process of its own, or set RAY_AUTH_MODE=token before importing ray"
+            "ray was imported before it could be told to listen on loopback and to ask for a "
+            f"token; start the sweep in a process of its own, or set {settings} before importing "
+            "ray"
         )
+    # A head on this very machine that does not answer is dead: no need to wait a minute for it.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "15")
     path = folder / "token"
     path.touch(mode=0o600)
     path.write_text(_token())
-    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.update(_PRIVATE)
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)

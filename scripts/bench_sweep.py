@@ -7,7 +7,6 @@ in the store) without training.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from sweep.config import ResolvedConfig, load_config
 from sweep.plan import make_plan
 from sweep.run import RunOptions, run_sweep
-from sweep.store import RECORD, SCHEMA, Store
+from sweep.store import Store
 from sweep.worker import RunContext
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
@@ -44,9 +43,10 @@ def sweep_of(num_units: int, folder: Path, name: str) -> ResolvedConfig:
 def publish_nothing(context: RunContext, key: str) -> str:
     """Publish a record without results."""
     unit = context.plan.units[key]
-    record = {"schema": SCHEMA, "key": key, "kind": unit.kind, "outcome": "done", "files": {}}
-    with Store(context.store_root).building(unit.kind, key) as folder:
-        (folder / RECORD).write_text(json.dumps(record))
+    store = Store(context.store_root)
+    record = {"key": key, "kind": unit.kind, "outcome": "done", "files": {}}
+    with store.building(unit.kind, key) as work:
+        store.write_record(work.folder, record)
     return "done"
 
 

@@ -1,21 +1,24 @@
 """A unit's files: how a result is written into its folder, and how weights are read back."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from sweep.store import OUTPUTS, RECORD, SCHEMA, Store, file_digest
-from unlearning.training import Weights
+from sweep.files import write_atomically
+from sweep.store import METRICS, OUTPUTS, Store
+from unlearning.training import Event, Weights
 from unlearning.unit import UnitSpec
 from unlearning.workspace import UnitResult
 
 
 def write_result(
+    store: Store,
     folder: Path,
     spec: UnitSpec,
     result: UnitResult,
@@ -23,23 +26,18 @@ def write_result(
     keep_models: Collection[str],
     provenance: dict[str, Any],
 ) -> None:
-    """Write models, outputs and, last, the record into a unit's folder.
+    """Write history, models, outputs and, last, the record into a unit's folder.
 
     Args:
-        folder: may already hold metrics.jsonl.
         labels: what the sweep calls the unit; for people, not part of its content.
         keep_models: states whose weights are kept, besides "original".
     """
+    files = {METRICS: write_history(folder, result.history)}
     for state, weights in result.models.items():
         if state == "original" or state in keep_models:
-            # safetensors refuses anything but densely packed rows; channels-last weights are not.
-            packed = {name: tensor.contiguous() for name, tensor in weights.items()}
-            save_file(packed, folder / model_file(state))
-    rows = {f"rows/{name}": rows for name, rows in result.sets.items()}
-    outputs = {name: logits.contiguous() for name, logits in result.evaluation.outputs.items()}
-    save_file(outputs | rows, folder / OUTPUTS)
+            files[model_file(state)] = _write_tensors(folder / model_file(state), weights)
+    files[OUTPUTS] = _write_tensors(folder / OUTPUTS, outputs_of(result))
     record = {
-        "schema": SCHEMA,
         "key": spec.key,
         "kind": spec.kind,
         "outcome": result.outcome,
@@ -52,9 +50,41 @@ def write_result(
         "neutralization": result.neutralization,
         "spec": spec.to_json(),
         "provenance": provenance,
-        "files": {path.name: file_digest(path) for path in sorted(folder.iterdir())},
+        "files": dict(sorted(files.items())),
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
+    store.write_record(folder, record)
+
+
+def outputs_of(result: UnitResult) -> dict[str, torch.Tensor]:
+    """What OUTPUTS holds: logits, row numbers of each set, and what was trained on."""
+    rows = {f"rows/{name}": rows for name, rows in result.sets.items()}
+    seen = {f"trained_on/{state}": mask for state, mask in result.trained_on.items()}
+    return result.evaluation.outputs | rows | seen
+
+
+def write_history(folder: Path, history: Iterable[Event]) -> str:
+    """Write METRICS anew, one line an epoch; returns its digest.
+
+    A new file takes the place of the old one, so that a former holder of the unit that still has
+    it open cannot add to it.
+    """
+    text = "".join(json.dumps(event, allow_nan=False) + "\n" for event in history)
+    write_atomically(folder / METRICS, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def append_history(folder: Path, event: Event) -> None:
+    """Add an epoch to METRICS, for whoever follows a unit under way."""
+    # Opened each time: the folder may have been taken over, and then is not found.
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(event, allow_nan=False) + "\n")
+
+
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    # safetensors refuses anything but densely packed rows; channels-last weights are not.
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    path.write_bytes(content)  # not save_file, whose errors hide that the disk is full
+    return hashlib.sha256(content).hexdigest()
 
 
 def model_file(state: str) -> str:
@@ -66,9 +96,8 @@ def read_weights(store: Store, kind: str, key: str, state: str) -> Weights:
     """Weights of a finished unit's model state, on the CPU.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        DamagedError: the file is missing or damaged.
     """
-    weights: dict[str, torch.Tensor] = load_file(
-        store.checked_file(kind, key, model_file(state)), device="cpu"
-    )
+    path = store.checked_file(kind, key, model_file(state))
+    weights: dict[str, torch.Tensor] = load_file(path, device="cpu")
     return weights

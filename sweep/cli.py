@@ -78,8 +78,9 @@ def run(
 ) -> None:
     """Compute what the store lacks of a sweep, and write its report.
 
-    The same command again continues an interrupted sweep. Exit code 0 only if every unit is done;
-    1 if units failed or have damaged records, 2 for bad input, 130 if a signal ended it.
+    The same command again continues an interrupted sweep, and units under way from their last
+    checkpoint. Exit code 0 only if every unit is done; 1 if units failed, have damaged records, or
+    the store takes no more, 2 for bad input, 130 if a signal ended it.
     """
     from sweep.run import RunOptions, run_sweep
     from sweep.store import Store
@@ -96,7 +97,7 @@ def run(
     _print_end(out, summary, report)
     if summary.interrupted_by:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not summary.is_complete or report.units["damaged"]:
+    if summary.stopped_by or not summary.is_complete or report.units["damaged"]:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
 
@@ -201,7 +202,10 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 
     counts = summary.counts
     done = f"{counts['done']} of {len(summary.plan.units)} units done"
-    parts = [Text(f"{done} ({summary.num_before} before)"), Text(duration(summary.elapsed_s))]
+    others = counts["done"] - summary.num_before - summary.num_computed
+    before = f"{summary.num_before} before"
+    before += f", {others} by another sweep meanwhile" if others > 0 else ""
+    parts = [Text(f"{done} ({before})"), Text(duration(summary.elapsed_s))]
     parts += [
         Text(f"{counts[state]} {state}", "red") for state in ("failed", "blocked") if counts[state]
     ]
@@ -212,6 +216,9 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
         parts.append(Text(words, "red"))
     if summary.interrupted_by:
         parts.append(Text(f"ended by {summary.interrupted_by}; the same command continues"))
+    if summary.stopped_by:
+        stopped = Text("stopped", "red") + "; the same command continues once that is mended"
+        parts.append(stopped)
     out.print(Text(", ").join(parts))
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from sweep.lease import MIN_TAKEOVER_S
 from sweep.secrets import VARIABLES, redact
 from unlearning.config import TrialSettings, require, require_ratio
 from unlearning.contrast import get_strategy
@@ -118,11 +119,13 @@ class ResourcesConfig(ShareConfig):
     """What units get, and exceptions by data set."""
 
     datasets: dict[str, ShareException] = field(default_factory=dict)
-    retries: int = 2  # of a unit whose worker or node was lost
+    retries: int = 2  # of a unit whose worker process was lost
+    grace_s: float = 30.0  # for units under way to reach a checkpoint when the sweep is ended
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.retries >= 0, "resources.retries", self.retries, "0 or more")
+        require(self.grace_s >= 0, "resources.grace_s", self.grace_s, "0 or more seconds")
         for dataset in self.datasets:
             self.of(dataset)  # refuses an impossible exception
 
@@ -143,8 +146,15 @@ class OutputConfig:
     runs: str = "runs"  # one folder a sweep, named after it
     # Model states whose weights are kept; originals always are, since other units need them.
     keep_models: list[str] = field(default_factory=lambda: list(MODEL_STATES))
+    checkpoint_every_s: float = 60.0  # of a unit under way; 0 is after each epoch
+    takeover_s: float = 60.0  # without a sign of life before another machine's unit is taken over
 
     def __post_init__(self) -> None:
+        every = self.checkpoint_every_s
+        require(every >= 0, "output.checkpoint_every_s", every, "0 or more seconds")
+        least = f"{MIN_TAKEOVER_S:g} seconds or more"
+        enough = self.takeover_s >= MIN_TAKEOVER_S
+        require(enough, "output.takeover_s", self.takeover_s, least)
         for state in self.keep_models:
             known = ", ".join(MODEL_STATES)
             require(state in MODEL_STATES, "output.keep_models", state, known)

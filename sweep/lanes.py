@@ -3,6 +3,8 @@
 import heapq
 from collections.abc import Iterable
 
+from sweep.errors import SweepError
+
 DEPTH = 2  # one unit that runs and one that waits, so that Tune keeps the worker between them
 
 
@@ -55,3 +57,31 @@ class Lanes:
     def _set(self, lane: int, load: int) -> None:
         self._load[lane] = load
         heapq.heappush(self._heap, (load, lane))
+
+
+class LanePool:
+    """The lanes of every share of a node that units ask for; equal shares have theirs in common."""
+
+    def __init__(self, nodes: list[dict[str, float]]) -> None:
+        """`nodes`: resources of each live node, under "CPU" and "GPU"."""
+        self._nodes = nodes
+        self._lanes: dict[tuple[float, float], Lanes] = {}
+
+    def of(self, cpus: float, gpus: float) -> Lanes:
+        """The lanes for units with this share.
+
+        Raises:
+            SweepError: the share fits on no node; Ray would wait for ever.
+        """
+        if (cpus, gpus) not in self._lanes:
+            count = num_lanes(self._nodes, cpus, gpus)
+            if count == 0:
+                largest = {
+                    f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in self._nodes
+                }
+                raise SweepError(
+                    f"a unit asks for {cpus:g} CPUs and {gpus:g} GPUs (resources.cpus and .gpus), "
+                    f"more than any node has: {'; '.join(sorted(largest))}"
+                )
+            self._lanes[cpus, gpus] = Lanes(count)
+        return self._lanes[cpus, gpus]

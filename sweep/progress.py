@@ -72,6 +72,11 @@ class TimeLeft:
         unit = self._plan.units[key]
         self._left[unit.dataset] -= self._work(unit)
 
+    def returned(self, key: str) -> None:
+        """A finished unit has to be computed again."""
+        unit = self._plan.units[key]
+        self._left[unit.dataset] += self._work(unit)
+
     def estimate_s(self, elapsed_s: float) -> float | None:
         """Seconds left, or None before the first unit has finished."""
         total_work, total_seconds = sum(self._finished.values()), sum(self._seconds.values())
@@ -99,6 +104,7 @@ class Progress:
         self._running: dict[str, float] = {}
         self._last_ended: list[str] = []
         self.not_converged = 0
+        self.num_computed = 0  # by this driver
         self._began = time.monotonic()
         self._written = self._printed = 0.0
         self._live: Live | None = None
@@ -123,9 +129,35 @@ class Progress:
         if self._state[key] == "waiting":
             self._move(key, "running")
 
-    def finished(self, key: str, outcome: str, seconds: float) -> None:
-        """A unit is in the store."""
+    def put_back(self, key: str) -> None:
+        """A unit left its worker without a result and waits again."""
+        if self._state[key] == "running":
+            self._move(key, "waiting")
+
+    def reopened(self, key: str, why: str) -> None:
+        """A finished unit is damaged and is to be computed again."""
+        self._move(key, "waiting")
+        self._time_left.returned(key)
+        self.say(why)
+
+    def found(self, key: str) -> None:
+        """A unit was computed by another sweep."""
         self._move(key, "done")
+        self._time_left.dropped(key)
+        self._ended(f"{self._plan.units[key].label}: computed by another sweep")
+
+    def say(self, line: str) -> None:
+        """Something that whoever reads the log tomorrow should know."""
+        self._console.print(Text(line, style="yellow"), soft_wrap=True)
+
+    def say_plainly(self, line: str) -> None:
+        """Something that is as it should be."""
+        self._console.print(line, highlight=False)
+
+    def finished(self, key: str, outcome: str, seconds: float) -> None:
+        """A unit was computed here and is in the store."""
+        self._move(key, "done")
+        self.num_computed += 1
         self._time_left.finished(key, seconds)
         self.not_converged += outcome == "not_converged"
         mark = "not converged" if outcome == "not_converged" else f"{seconds:.1f} s"

@@ -5,6 +5,7 @@ import platform
 import socket
 import subprocess
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,15 @@ class Provenance:
                 versions[package] = "not installed"
         return cls(commit, None if status is None else bool(status), versions)
 
-    def to_json(self, device: str, started: str, finished: str) -> dict[str, Any]:
-        """The record's section, completed by the process that computed."""
+    def of_attempt(self, device: str) -> dict[str, Any]:
+        """The record's section, begun by the process that is about to compute."""
         host = {"host": socket.gethostname(), "device": device, "cpus": os.cpu_count()}
-        return asdict(self) | host | {"started": started, "finished": finished}
+        return asdict(self) | host | {"started": now()}
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,31 +1,27 @@
 """`usweep run`: prepare, plan, compute what the store lacks, report."""
 
-import json
 import logging
 import os
 import shutil
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import psutil
 from rich.console import Console
 
 from cluster.local import ray_cluster, temporary_folder
 from sweep.config import ResolvedConfig
-from sweep.errors import SweepError
+from sweep.ending import Ending
+from sweep.errors import DamagedError, SweepError
 from sweep.failures import clear_failures
 from sweep.files import write_atomically
 from sweep.frontier import Frontier
-from sweep.lanes import DEPTH, Lanes, num_lanes
-from sweep.plan import Plan, make_plan
-from sweep.progress import FILE as PROGRESS_FILE
+from sweep.lanes import LanePool
+from sweep.lease import HEARTBEAT_S, Holding, Lease, Leases, Watch
+from sweep.plan import KINDS, Plan, make_plan
 from sweep.progress import Progress
 from sweep.provenance import Provenance
 from sweep.store import Store
@@ -33,15 +29,9 @@ from sweep.trainable import TrialConfig, bundle, run_trial_in_worker
 from sweep.worker import RunContext
 from unlearning.datasets import find_prepared, prepare
 
-END_WITHIN_S = 10  # how long an interrupted sweep waits for units that are being computed
-CONFIG_FILE, PLAN_FILE = "config.yaml", "plan.json"
-
-
-@dataclass
-class Interruption:
-    """Whether the user or the system asked the sweep to end."""
-
-    signal_name: str | None = None
+CLEANUP_S = 5  # for Tune to stop workers that the grace time did not end
+CONFIG_FILE, PLAN_FILE, DRAIN_FILE = "config.yaml", "plan.json", "drain"
+DRIVER = "driver"  # lease in the run's folder: one driver at a time
 
 
 @dataclass(frozen=True)
@@ -51,8 +41,10 @@ class RunSummary:
     plan: Plan
     counts: dict[str, int]  # units by state
     num_before: int  # units that the store held already
+    num_computed: int  # by this run; others may have been computed by another sweep meanwhile
     elapsed_s: float
-    interrupted_by: str | None = None
+    interrupted_by: str | None = None  # name of a signal
+    stopped_by: str | None = None  # what went wrong for all units alike
 
     @property
     def is_complete(self) -> bool:
@@ -77,48 +69,118 @@ def run_sweep(config: ResolvedConfig, options: RunOptions, console: Console) -> 
     Raises:
         ConfigError, DatasetError, SweepError: before anything is computed.
     """
+    with only_driver(config.sweep.run_folder, config.sweep.output.takeover_s, console) as lease:
+        return _run(config, options, console, lease)
+
+
+def _run(config: ResolvedConfig, options: RunOptions, console: Console, lease: Lease) -> RunSummary:
     began = time.monotonic()
     sweep = config.sweep
-    _refuse_second_driver(sweep.run_folder)
     store = Store(Path(sweep.output.store))
     store.open_for_writing()
-    folders = prepare_datasets(config, console)
+    prepare_datasets(config, console)
     plan = make_plan(config)
     write_run_folder(config, plan)
-    done = [unit.key for unit in plan.units.values() if store.has(unit.kind, unit.key)]
+    done = finished_units(plan, store, console)
     frontier = Frontier(plan, done)
     progress = Progress(plan, done, sweep.run_folder, console)
     console.print(
         f"{sweep.name}: {len(plan.units)} units, {len(done)} of them already in {store.root}"
     )
-    interruption = Interruption()
+    ending = Ending(sweep.run_folder / DRAIN_FILE, sweep.resources.grace_s, console)
     if not frontier.is_exhausted:
-        with ray_cluster(options.address, options.num_cpus, options.num_gpus) as resources:
-            console.print(_describe(resources))
-            num_gpus = resources.get("GPU", 0)
-            context = RunContext(
-                plan=plan,
-                store_root=store.root.resolve(),
-                prepared_folders=folders,
-                keep_models=tuple(sweep.output.keep_models),
-                provenance=Provenance.of_this_code(),
-                gpus={n: sweep.resources.of(n).gpus if num_gpus else 0.0 for n in plan.datasets},
-                plugins=options.plugins,
-                compute=options.compute,
-            )
-            with progress, _ending_on_signals(interruption, console):
-                _tune(context, config, frontier, progress)
-    store.remove_abandoned()
+        context = RunContext(
+            plan=plan,
+            store_root=store.root.resolve(),
+            data_root=Path(sweep.data.root).resolve(),
+            prepared_root=sweep.data.prepared_root.resolve(),
+            keep_models=tuple(sweep.output.keep_models),
+            provenance=Provenance.of_this_code(),
+            checkpoint_every_s=sweep.output.checkpoint_every_s,
+            drain_file=ending.drain_file.resolve(),
+            plugins=options.plugins,
+            compute=options.compute,
+        )
+        with ending:
+            try:
+                _compute(context, config, options, frontier, progress, ending, lease)
+            except KeyboardInterrupt:
+                if not ending.has_begun:
+                    raise
     counts = {state: progress.count(state) for state in ("failed", "blocked")}
     counts["not_converged"] = progress.not_converged
     # Asked of the store: a unit may have been published while the sweep was being ended.
     counts["done"] = sum(store.has(unit.kind, unit.key) for unit in plan.units.values())
-    elapsed_s = time.monotonic() - began
-    return RunSummary(plan, counts, len(done), elapsed_s, interruption.signal_name)
+    return RunSummary(
+        plan,
+        counts,
+        len(done),
+        progress.num_computed,
+        time.monotonic() - began,
+        ending.signal_name,
+        ending.reason,
+    )
+
+
+def finished_units(plan: Plan, store: Store, console: Console) -> list[str]:
+    """Keys of the plan's units that the store holds; damaged ones are set aside first.
+
+    Reads every record, so that no unit counts as finished whose record is cut short or changed.
+    """
+    held = {kind: store.keys(kind) for kind in KINDS}
+    store.remove_leftovers(held)
+    done = []
+    for unit in plan.units.values():
+        if unit.key in held[unit.kind]:
+            try:
+                store.read_record(unit.kind, unit.key)
+            except DamagedError as error:
+                aside = store.set_aside(unit.kind, unit.key)
+                what = error.problem.partition(";")[0]
+                console.print(
+                    f"{unit.label}: {error.path.name}: {what}; set aside in {aside}, "
+                    "computed again",
+                    style="yellow",
+                )
+            else:
+                done.append(unit.key)
+    return done
+
+
+@contextmanager
+def only_driver(run_folder: Path, takeover_s: float, console: Console) -> Iterator[Lease]:
+    """The lease of a run's driver; two drivers would overwrite each other's progress.
+
+    Raises:
+        SweepError: another driver shows signs of life, or the folder cannot be written.
+    """
+    leases = Leases(run_folder)
+    watch = Watch(leases, takeover_s)
+    first = stale = None
+    try:
+        while (lease := leases.acquire(DRIVER, stale)) is None:
+            holding, sign = watch.look(DRIVER)
+            if first is None:
+                first = sign
+            elif sign is not None and sign != first:
+                holder = leases.holder(DRIVER)
+                raise SweepError(
+                    f"process {holder.get('pid')} on {holder.get('host')} is running "
+                    f"{run_folder.name} already; wait for it, end it, or give this sweep another "
+                    "name (name=...)"
+                )
+            stale = sign if holding is Holding.STALE else None
+            time.sleep(min(1.0, HEARTBEAT_S / 4))
+    except OSError as error:
+        raise SweepError(
+            f"{run_folder}: the run's folder cannot be written ({error.strerror}); set output.runs"
+        ) from error
+    with lease:
+        yield lease
 
 
 def prepare_datasets(config: ResolvedConfig, console: Console) -> dict[str, Path]:
-    """Prepare every data set that is not yet, and return the folders by data set.
+    """Prepare every data set that is not, or no more, and return the folders by data set.
 
     Raises:
         DatasetError: files are missing or damaged.
@@ -128,7 +190,7 @@ def prepare_datasets(config: ResolvedConfig, console: Console) -> dict[str, Path
     for name, settings in config.trials.items():
         with console.status(f"preparing {name}"):
             roots = Path(data.root), data.prepared_root
-            prepare(settings.source, *roots, download=data.download)
+            prepare(settings.source, *roots, download=data.download, verify=True)
             facts = find_prepared(settings.source, *roots)
         assert facts is not None
         folders[name] = facts.folder.resolve()
@@ -152,28 +214,6 @@ def write_run_folder(config: ResolvedConfig, plan: Plan) -> None:
         ) from error
 
 
-def _refuse_second_driver(run_folder: Path) -> None:
-    """Two drivers of one run would overwrite each other's progress and compute units twice."""
-    try:
-        progress = json.loads((run_folder / PROGRESS_FILE).read_bytes())
-        host, pid, ended = progress["host"], progress["pid"], progress["ended"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return
-    if not ended and host == socket.gethostname() and pid != os.getpid() and _is_sweep(pid):
-        raise SweepError(
-            f"process {pid} on this machine is running {run_folder.name} already; wait for it, "
-            "end it, or give this sweep another name (name=...)"
-        )
-
-
-def _is_sweep(pid: int) -> bool:
-    try:
-        command = " ".join(psutil.Process(pid).cmdline())
-    except (psutil.Error, TypeError, ValueError, OverflowError):  # or no process number
-        return False
-    return "usweep" in command or "sweep run" in command
-
-
 def _describe(resources: dict[str, float]) -> str:
     parts = [f"{resources.get('CPU', 0):g} CPUs"]
     if resources.get("GPU"):
@@ -181,52 +221,89 @@ def _describe(resources: dict[str, float]) -> str:
     return f"computing on {', '.join(parts)}"
 
 
-@contextmanager
-def _ending_on_signals(interruption: Interruption, console: Console) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: Tune ends its loop; finished units are safe. Second: end at once."""
+def _compute(
+    context: RunContext,
+    config: ResolvedConfig,
+    options: RunOptions,
+    frontier: Frontier,
+    progress: Progress,
+    ending: Ending,
+    lease: Lease,
+) -> None:
+    """Get a Ray, and let Tune run the units of the frontier on it, one trial each."""
+    set_up_tune()
+    with ray_cluster(options.address, options.num_cpus, options.num_gpus) as capacity:
+        from sweep.searcher import Share, UnitSearcher  # imports Ray, which has its token by now
 
-    def end(number: int, frame: FrameType | None) -> None:
-        if interruption.signal_name is not None:
-            os._exit(128 + number)
-        interruption.signal_name = signal.Signals(number).name
-        console.print("ending; what is finished is kept (once more to end at once)")
-        if not callable(signal.getsignal(signal.SIGUSR1)):  # Tune has not begun
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGUSR1)  # Tune ends its loop in good order on this one
+        ending.listen()  # Ray has put a handler of its own in place
+        progress.say_plainly(_describe(capacity))
+        resources = config.sweep.resources
+        shares = {}
+        for name in context.plan.datasets:
+            wanted = resources.of(name)
+            shares[name] = Share(wanted.cpus, wanted.gpus if capacity.get("GPU") else 0.0)
+        pool = LanePool(_live_nodes())
+        for share in shares.values():
+            pool.of(share.cpus, share.gpus)  # refuses a share that fits nowhere
+        searcher = UnitSearcher(
+            context.plan,
+            Store(context.store_root),
+            frontier,
+            shares,
+            pool,
+            progress,
+            retries=resources.retries,
+            takeover_s=config.sweep.output.takeover_s,
+            stop=ending.stop,
+        )
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def begin_ending() -> None:
+            searcher.is_ending = True
+
+        ending.on_begin = begin_ending
+        with progress:
+            _tune(context, searcher, progress, _lease_guard(lease, ending))
+
+
+def _lease_guard(lease: Lease, ending: Ending) -> Callable[[], None]:
+    """Ends a driver that another one has taken for dead, such as one that was suspended."""
+    checked = time.monotonic()
+
+    def check() -> None:
+        nonlocal checked
+        if time.monotonic() - checked > HEARTBEAT_S:
+            checked = time.monotonic()
+            if not lease.is_current():
+                ending.stop("another driver has taken this run over, or its folder was removed")
+
+    return check
+
+
+def set_up_tune() -> None:
+    """Settings that Tune reads when it is imported or when a run starts."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(CLEANUP_S)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output obeys verbose=0, the new one does not
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)  # the store is the ledger
+    # With a searcher Tune keeps one pending trial by default; lanes set the limit here.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(10**6)
+    # Tune prints the whole trace of every lost worker; the display says it in a line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _tune(
-    context: RunContext, config: ResolvedConfig, frontier: Frontier, progress: Progress
+    context: RunContext,
+    searcher: Any,
+    progress: Progress,
+    on_turn: Callable[[], None],
 ) -> None:
-    """Let Ray Tune run the units of the frontier, one trial each."""
-    # Read by Tune when it is imported or when a run starts.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = str(END_WITHIN_S)
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output obeys verbose=0, the new one does not
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)  # the store is the ledger
-    shares = _shares(context, config)
-    lanes = _lanes(shares)
-    in_flight = DEPTH * sum(lane.count for lane in set(lanes.values()))
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(in_flight)  # 1 by default with a searcher
     from ray import tune
 
-    # Tune prints the whole trace of every lost worker; the display says it in a line.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    from sweep.callback import ProgressCallback
-    from sweep.searcher import UnitSearcher
+    from sweep.callback import SweepCallback
 
     def request(trial: TrialConfig) -> tune.PlacementGroupFactory:
-        # Sent along with the trainable to each worker, so it must not hold on to the context.
-        return tune.PlacementGroupFactory([bundle(*shares[trial["dataset"]], trial["lane"])])
+        return tune.PlacementGroupFactory([bundle(trial["cpus"], trial["gpus"], trial["lane"])])
 
     trainable: Any = tune.with_parameters(run_trial_in_worker, context=context)
     snapshots = temporary_folder()  # Tune insists on a place for its own; nothing reads it
@@ -234,46 +311,24 @@ def _tune(
         tune.Tuner(
             tune.with_resources(trainable, resources=request),
             tune_config=tune.TuneConfig(
-                search_alg=UnitSearcher(context.plan, frontier, lanes, progress),
-                num_samples=frontier.num_units,
+                search_alg=searcher,
+                num_samples=-1,  # the searcher says when it is enough
                 reuse_actors=True,  # a new worker would import torch again: seconds a unit
             ),
             run_config=tune.RunConfig(
                 name="units",
                 storage_path=str(snapshots),
                 verbose=0,
-                callbacks=[ProgressCallback(progress)],
-                failure_config=tune.FailureConfig(max_failures=config.sweep.resources.retries),
+                callbacks=[SweepCallback(searcher, progress, on_turn)],
+                failure_config=tune.FailureConfig(max_failures=0),  # see UnitSearcher
             ),
         ).fit()
     finally:
         shutil.rmtree(snapshots, ignore_errors=True)
 
 
-def _shares(context: RunContext, config: ResolvedConfig) -> dict[str, tuple[float, float]]:
-    """CPUs and GPUs of one unit, by data set."""
-    resources = config.sweep.resources
-    return {name: (resources.of(name).cpus, gpus) for name, gpus in context.gpus.items()}
-
-
-def _lanes(shares: dict[str, tuple[float, float]]) -> dict[str, Lanes]:
-    """Lanes by data set; those with equal shares have them in common.
-
-    Raises:
-        SweepError: a share fits on no node; Ray would wait for ever.
-    """
+def _live_nodes() -> list[dict[str, float]]:
     import ray
 
-    ray_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in ray_nodes if node["Alive"]]
-    by_share = {}
-    for cpus, gpus in set(shares.values()):
-        count = num_lanes(nodes, cpus, gpus)
-        if count == 0:
-            largest = [f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes]
-            raise SweepError(
-                f"a unit asks for {cpus:g} CPUs and {gpus:g} GPUs (resources.cpus and .gpus), "
-                f"more than any node has: {'; '.join(sorted(set(largest)))}"
-            )
-        by_share[cpus, gpus] = Lanes(count)
-    return {name: by_share[share] for name, share in shares.items()}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]

@@ -1,65 +1,222 @@
 """The bridge between the units that are ready and Ray Tune, which asks for one trial at a time."""
 
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from sweep.failures import Failure
 from sweep.frontier import Frontier
-from sweep.lanes import Lanes
+from sweep.lanes import LanePool
+from sweep.lease import Holding, Sign, Watch
 from sweep.plan import Plan
 from sweep.progress import Progress
+from sweep.store import Store
 from sweep.trainable import TrialConfig
 
-LOST = "the worker process was lost, also when tried again (out of memory? a dead node?)"
+LOOK_EVERY_S = 1.0  # at units that other sweeps hold
+MAX_LOST_NODES = 20  # under one unit, which then is no accident any more
+
+
+@dataclass
+class Share:
+    """What each unit of a data set asks of Ray."""
+
+    cpus: float
+    gpus: float
 
 
 class UnitSearcher(Searcher):
-    """Suggests units as their parents are finished, and takes note of how each ends.
+    """Suggests units as their parents are finished, and decides what follows from how each ended.
 
-    Tune asks again later when `suggest` returns None, and ends the run at `Searcher.FINISHED`.
+    Tune asks again later when `suggest` returns None, and ends the run at `Searcher.FINISHED`. It
+    is told to try nothing again by itself: what may be tried again, where and how often is
+    decided here alone.
     """
 
     def __init__(
-        self, plan: Plan, frontier: Frontier, lanes: dict[str, Lanes], progress: Progress
+        self,
+        plan: Plan,
+        store: Store,
+        frontier: Frontier,
+        shares: dict[str, Share],
+        pool: LanePool,
+        progress: Progress,
+        *,
+        retries: int,
+        takeover_s: float,
+        stop: Callable[[str], None],
     ) -> None:
-        """`lanes` by data set; data sets with equal shares have the same lanes."""
+        """`shares` by data set; `retries` after a lost worker; `stop` ends the sweep, with why."""
         super().__init__()
-        self._plan, self._frontier, self._lanes = plan, frontier, lanes
-        self._progress = progress
+        self._plan, self._store, self._frontier = plan, store, frontier
+        self._shares, self._pool, self._progress = shares, pool, progress
+        self._retries, self._stop = retries, stop
+        self._watch = Watch(store.leases, takeover_s)
+        self._held: dict[str, Sign | None] = {}  # units that another sweep computes
+        self._stale: dict[str, Sign] = {}  # leases that may be taken over
+        self._looked = 0.0
         self._trials: dict[str, TrialConfig] = {}
+        self._errored: dict[str, str] = {}  # trial -> unit
+        self._losses = Counter[str]()  # of its worker process, by unit
+        self._lost_nodes = Counter[str]()
+        self._damages = Counter[str]()
+        self.is_ending = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles searchers into a snapshot, and a callback with it; nothing reads them.
+        return type(None), ()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next ready unit as a TrialConfig; None while there is no lane for it."""
-        if self._frontier.is_exhausted:
+        """The next ready unit as a TrialConfig; None while there is none, or no lane for it."""
+        if self.is_ending or self._frontier.is_exhausted:
             return str(Searcher.FINISHED)
-        key = self._frontier.next_ready([d for d, lanes in self._lanes.items() if lanes.has_room])
+        self._look_at_held()
+        lanes = {name: self._pool.of(s.cpus, s.gpus) for name, s in self._shares.items()}
+        key = self._frontier.next_ready([name for name, lane in lanes.items() if lane.has_room])
         if key is None:
-            return None
+            return str(Searcher.FINISHED) if self._frontier.is_exhausted else None
         dataset = self._plan.units[key].dataset
-        config = {"unit": key, "dataset": dataset, "lane": self._lanes[dataset].take()}
+        share = self._shares[dataset]
+        config = {
+            "unit": key,
+            "cpus": share.cpus,
+            "gpus": share.gpus,
+            "lane": lanes[dataset].take(),
+            "stale": self._stale.pop(key, None),
+        }
         self._trials[trial_id] = config
         return config
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Book a unit as finished or failed, which may make others ready or block them."""
+        """Take note of how a trial ended; of an error Tune says more in `lost`."""
         config = self._trials.pop(trial_id, None)
         if config is None:
             return
-        self._lanes[config["dataset"]].leave(config["lane"])
-        key, result = config["unit"], result or {}
-        if not error and result.get("state") == "done":
-            self._frontier.finish(key)
-            self._progress.finished(key, result["outcome"], result.get("time_total_s", 0.0))
+        self._pool.of(config["cpus"], config["gpus"]).leave(config["lane"])
+        key = config["unit"]
+        if error:
+            self._errored[trial_id] = key
             return
-        failure = Failure.now(key, result.get("cause") or LOST, result.get("traceback", ""))
+        report = result or {"state": "paused"}  # a trial that never ran
+        follow = {
+            "done": self._done,
+            "failed": self._failed,
+            "held": self._other_sweep,
+            "paused": self._paused,
+            "lost": self._unit_lost,
+            "damaged": self._damaged,
+            "out_of_memory": self._out_of_memory,
+            "unwritable": self._unwritable,
+        }
+        follow[report.get("state", "paused")](key, report | {"gpus": config["gpus"]})
+
+    def lost(self, trial_id: str, cause: str) -> None:
+        """A trial's worker process or node is no more."""
+        key = self._errored.pop(trial_id, None)
+        if key is not None:
+            self._unit_lost(key, {"cause": cause})
+
+    def _done(self, key: str, report: dict[str, Any]) -> None:
+        self._frontier.finish(key)
+        self._progress.finished(key, report["outcome"], report.get("time_total_s", 0.0))
+
+    def _failed(self, key: str, report: dict[str, Any]) -> None:
         self._frontier.fail(key)
+        failure = Failure.now(key, report["cause"], report.get("traceback", ""))
         self._progress.failed(failure, blocked=self._frontier.blocked)
+
+    def _paused(self, key: str, report: dict[str, Any]) -> None:
+        self._frontier.put_back(key)
+        self._progress.put_back(key)
+
+    def _other_sweep(self, key: str, report: dict[str, Any]) -> None:
+        self._held[key] = None
+        self._progress.put_back(key)
+
+    def _look_at_held(self) -> None:
+        """Take back units that others have finished, given up, or left behind dead."""
+        if not self._held or time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for key in list(self._held):
+            holding, sign = self._watch.look(key)
+            if self._store.has(self._plan.units[key].kind, key):
+                self._frontier.finish(key)
+                self._progress.found(key)
+            elif holding is Holding.HELD:
+                continue
+            else:
+                if holding is Holding.STALE and sign is not None:
+                    self._stale[key] = sign
+                self._frontier.put_back(key)
+            self._watch.forget(key)
+            del self._held[key]
+
+    def _unit_lost(self, key: str, report: dict[str, Any]) -> None:
+        """Try again elsewhere, unless the unit loses its workers again and again.
+
+        A lost node is hardly held against the unit: preemptions may be many in a night.
+        """
+        cause, label = report["cause"], self._plan.units[key].label
+        is_node = is_lost_node(cause)
+        losses, limit = (
+            (self._lost_nodes, MAX_LOST_NODES) if is_node else (self._losses, self._retries)
+        )
+        losses[key] += 1
+        if losses[key] > limit:
+            what = "node" if is_node else "worker"
+            cause = f"its {what} was lost {losses[key]} times, the last time: {cause}"
+            self._failed(key, {"cause": cause})
+            return
+        self._progress.say(f"{label}: {cause}; it continues on another worker")
+        self._paused(key, report)
+
+    def _damaged(self, key: str, report: dict[str, Any]) -> None:
+        """Set a damaged unit aside, mostly the parent of `key`, and have it computed again."""
+        damaged = self._plan.units[report["damaged"]]
+        if self._store.damage(damaged.kind, damaged.key) is not None:
+            self._damages[damaged.key] += 1
+            aside = self._store.set_aside(damaged.kind, damaged.key)
+            why = f"{report['cause'].partition(';')[0]}; set aside in {aside}, computed again"
+            if self._frontier.reopen(damaged.key):
+                self._progress.reopened(damaged.key, why)
+        if self._damages[damaged.key] > self._retries:
+            self._failed(key, {"cause": f"again and again: {report['cause']}"})
+        else:
+            self._paused(key, report)
+
+    def _out_of_memory(self, key: str, report: dict[str, Any]) -> None:
+        """Give this unit, and all later ones of its data set, twice the share of a GPU."""
+        unit, gpus = self._plan.units[key], report["gpus"]
+        if gpus >= 1:
+            cause = f"out of memory with a whole GPU: {report['cause']}"
+            self._failed(key, {"cause": cause})
+            return
+        share = self._shares[unit.dataset]
+        share.gpus = max(share.gpus, min(1.0, 2 * gpus))
+        self._progress.say(
+            f"{unit.label}: out of memory with {gpus:g} of a GPU; units of {unit.dataset} get "
+            f"{share.gpus:g} from here on (set resources.datasets.{unit.dataset}.gpus)"
+        )
+        self._paused(key, report)
+
+    def _unwritable(self, key: str, report: dict[str, Any]) -> None:
+        self._paused(key, report)
+        self._stop(report["cause"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the store is the ledger."""
+
+
+def is_lost_node(cause: str) -> bool:
+    """Whether Ray's words for a lost worker say that its whole node is gone, or out of reach."""
+    return "node has died" in cause or "node was" in cause or "unavailable" in cause

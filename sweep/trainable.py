@@ -4,7 +4,6 @@ Only the standard library is imported here: Tune creates a worker's actor by imp
 and an actor that is ready at once, with torch still to come, is seen by Tune as running.
 """
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from sweep.secrets import redact
@@ -12,27 +11,22 @@ from sweep.secrets import redact
 if TYPE_CHECKING:
     from sweep.worker import RunContext
 
-TrialConfig = dict[str, Any]  # {"unit": key, "dataset": name, "lane": number}
+TrialConfig = dict[str, Any]  # unit: key, cpus, gpus, lane: numbers, stale: Sign or None
 
 
 def run_trial_in_worker(config: TrialConfig, context: "RunContext") -> None:
-    """Compute the unit that `config` names and report how it went.
+    """Attempt the unit that `config` names and report how it went.
 
-    An exception of the unit is reported, not raised: Tune would start a trial that raises once
-    more, and a strategy that raises once raises again. Only a lost worker is left to Tune.
+    An exception of the unit is reported, not raised: a strategy that raises once raises again.
+    What is raised costs the worker process.
     """
     from ray import tune
 
-    try:
-        report = {"state": "done", "outcome": context.compute_unit(config["unit"])}
-    except Exception as error:
-        report = {
-            "state": "failed",
-            # Here too, since this node may know secrets that the driver's does not.
-            "cause": redact(f"{type(error).__name__}: {error}"),
-            "traceback": redact(traceback.format_exc()),
-        }
-    tune.report({"unit": config["unit"], **report})
+    from sweep.worker import Task, attempt
+
+    report = attempt(context, Task(config["unit"], config["gpus"], config["stale"]))
+    # Here too, since this node may know secrets that the driver's does not.
+    tune.report({k: redact(part) if isinstance(part, str) else part for k, part in report.items()})
 
 
 def bundle(cpus: float, gpus: float, lane: int) -> dict[str, float]:

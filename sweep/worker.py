@@ -1,77 +1,166 @@
 """What a worker process does with one unit: read its parent, compute it, publish it."""
 
-import json
+import gc
 import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweep.errors import DamagedError, DataChanged, LeaseLost, UnitHeld, UnitPaused
 from sweep.files import keep_others_from_writing
-from sweep.plan import Plan
-from sweep.provenance import Provenance
-from sweep.store import METRICS, Store
+from sweep.lease import Sign
+from sweep.plan import Plan, PlannedUnit
+from sweep.provenance import Provenance, now
+from sweep.store import Store, Work
+
+Report = dict[str, Any]  # how an attempt at a unit went: `state`, and what belongs to it
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a unit."""
+
+    key: str
+    gpus: float = 0.0  # share of a GPU; 0 is a CPU
+    stale: Sign | None = None  # a lease with this sign may be taken over
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """All that a worker needs besides a unit's key; sent once to each worker process."""
+    """All that a worker needs besides its task; sent once to each worker process."""
 
     plan: Plan
     store_root: Path
-    prepared_folders: dict[str, Path]  # by data set
+    data_root: Path
+    prepared_root: Path
     keep_models: tuple[str, ...]
     provenance: Provenance
-    gpus: dict[str, float]  # GPU fraction of a unit, by data set; 0 is a CPU
+    checkpoint_every_s: float = 60.0
+    drain_file: Path | None = None  # where it exists, the sweep is ending
     plugins: str = ""  # value of UNLEARNING_PLUGINS
     compute: Callable[["RunContext", str], str] | None = None  # instead of `compute_and_publish`
 
-    def compute_unit(self, key: str) -> str:
-        """Compute a unit and publish it in the store; returns its outcome."""
-        keep_others_from_writing()
-        return (self.compute or compute_and_publish)(self, key)
 
+def attempt(context: RunContext, task: Task) -> Report:
+    """Compute a unit and say how it went; what happened is told apart here, and only here.
 
-def compute_and_publish(context: RunContext, key: str) -> str:
-    """Compute a unit and publish it in the store; returns its outcome.
+    Returns:
+        `state` and what belongs to it. "done": `outcome`. "failed": `cause` and `traceback`; the
+        unit is at fault, and would fail again. "held": another sweep has it. "paused": it left a
+        checkpoint. "lost": `cause`; through no fault of the unit. "damaged": `damaged` is
+        the unit to compute again, mostly the parent. "out_of_memory": on its GPU. "unwritable":
+        the store takes no more. Those have a `cause` too.
 
     Raises:
-        UnlearningError, StoreError, OSError: the unit failed; nothing of it is left in the store.
+        Exception: the process is of no use any more, such as after an error of its GPU.
     """
-    from sweep.artifacts import read_weights, write_result
-    from unlearning.pipeline import run_unit
+    keep_others_from_writing()
+    if context.drain_file is not None and context.drain_file.exists():
+        return {"state": "paused"}
+    try:
+        if context.compute is not None:
+            return {"state": "done", "outcome": context.compute(context, task.key)}
+        return {"state": "done", **compute_and_publish(context, task)}
+    except (UnitHeld, LeaseLost):
+        return {"state": "held"}
+    except UnitPaused:
+        return {"state": "paused"}
+    except DataChanged as error:
+        return {"state": "lost", "cause": str(error)}
+    except DamagedError as error:
+        return {"state": "damaged", "damaged": error.path.parent.name, "cause": str(error)}
+    except Exception as error:
+        return _report_of(error, Store(context.store_root))
+    finally:
+        gc.collect()  # what an exception's frames held, on a GPU too
+
+
+def _report_of(error: Exception, store: Store) -> Report:
+    refusal = store.refusal(error) if isinstance(error, OSError) else None
+    if refusal is not None:
+        return {"state": "unwritable", "cause": refusal}
+    if _is_out_of_gpu_memory(error):
+        return {"state": "out_of_memory", "cause": _first_line(error)}
+    if type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error"):
+        raise error  # every later unit of this process would fail with it
+    cause = f"{type(error).__name__}: {error}"
+    return {"state": "failed", "cause": cause, "traceback": traceback.format_exc()}
+
+
+def _is_out_of_gpu_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def compute_and_publish(context: RunContext, task: Task) -> Report:
+    """Compute a unit, or what is left of it, and publish it in the store.
+
+    Returns:
+        `outcome`, and `epochs_before`: how many epochs an interrupted attempt had done already.
+
+    Raises:
+        UnitHeld, LeaseLost: another process has the unit.
+        UnitPaused: the sweep is ending; a checkpoint was left.
+        DamagedError: the parent's weights are damaged.
+        UnlearningError, OSError: the unit failed.
+    """
     from unlearning.plugins import VARIABLE
 
     if context.plugins:
         os.environ[VARIABLE] = context.plugins
-    unit = context.plan.units[key]
-    spec = context.plan.spec(unit)
+    unit = context.plan.units[task.key]
     store = Store(context.store_root)
-    if store.has(unit.kind, key):
-        return str(store.read_record(unit.kind, key)["outcome"])
-    started = _now()
-    device = device_of(context.gpus[unit.dataset])
-    dataset, resident = _resident(context.prepared_folders[unit.dataset], device)
+    if store.has(unit.kind, unit.key):
+        return {"outcome": str(store.read_record(unit.kind, unit.key)["outcome"])}
+    with store.building(unit.kind, unit.key, task.stale) as work:
+        return _compute(context, task, unit, store, work)
+
+
+def _compute(
+    context: RunContext, task: Task, unit: PlannedUnit, store: Store, work: Work
+) -> Report:
+    from sweep.artifacts import append_history, read_weights, write_history, write_result
+    from sweep.checkpoints import Pace, read_checkpoint
+    from unlearning.datasets import is_intact
+    from unlearning.pipeline import run_unit
+
+    spec = context.plan.spec(unit)
+    device = device_of(task.gpus)
+    dataset, resident = _resident(context, unit, device)
     original = None
     if unit.parents:
         original = read_weights(store, "original", unit.parents[0], "original")
-    with store.building(unit.kind, key) as folder:
-        with (folder / METRICS).open("a") as file:
-
-            def log(event: dict[str, Any]) -> None:
-                file.write(json.dumps(event) + "\n")
-                file.flush()
-
-            result = run_unit(spec, dataset, original=original, resident=resident, log=log)
-        labels = {"sweep": context.plan.name, "dataset": unit.dataset, "unit": unit.label}
-        provenance = context.provenance.to_json(_device_name(device), started, _now())
-        write_result(folder, spec, result, labels, context.keep_models, provenance)
-    return result.outcome
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    found = read_checkpoint(work.folder, unit.key)
+    resume, facts = (None, {}) if found is None else found
+    history = [] if resume is None else resume.facts["history"]
+    write_history(work.folder, history)
+    provenance = context.provenance.of_attempt(_device_name(device))
+    earlier = facts.get("attempts", [])
+    attempts = {"attempts": [*earlier, provenance]}
+    pace = Pace(work, context.drain_file, context.checkpoint_every_s, attempts)
+    result = run_unit(
+        spec,
+        dataset,
+        original=original,
+        resident=resident,
+        log=lambda event: append_history(work.folder, event),
+        after_epoch=pace.after_epoch,
+        resume=resume,
+    )
+    if device == "cpu" and not is_intact(dataset):
+        # The arrays were read from the disk all the while, not from a copy as on a GPU.
+        raise DataChanged(f"the prepared data of {unit.dataset} changed while it was trained on")
+    labels = {"sweep": context.plan.name, "dataset": unit.dataset, "unit": unit.label}
+    provenance |= {"finished": now(), "earlier_attempts": earlier}
+    write_result(store, work.folder, spec, result, labels, context.keep_models, provenance)
+    return {"outcome": result.outcome, "epochs_before": len(history)}
 
 
 def device_of(gpu_fraction: float) -> str:
@@ -104,20 +193,38 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
-_open: dict[tuple[Path, str], Any] = {}
+_on_gpu: dict[str, Any] = {}  # by fingerprint
 
 
-def _resident(folder: Path, device: str) -> Any:
-    """A prepared data set and its images on the device; the last one stays there for next time."""
+def _resident(context: RunContext, unit: PlannedUnit, device: str) -> tuple[Any, Any]:
+    """A unit's data set, checked byte by byte, and its images on the device.
+
+    On a GPU the last one stays there for next time.
+    """
     import torch
 
-    from unlearning.datasets import open_prepared
     from unlearning.images import ResidentImages
 
-    if (folder, device) not in _open:
-        _open.clear()
-        if device == "cuda":
-            torch.cuda.empty_cache()
-        dataset = open_prepared(folder)
-        _open[folder, device] = dataset, ResidentImages.load(dataset, torch.device(device))
-    return _open[folder, device]
+    if device != "cuda":
+        dataset = open_intact(context, unit)
+        return dataset, ResidentImages.load(dataset, torch.device(device))
+    fingerprint = context.plan.datasets[unit.dataset].fingerprint or ""
+    if fingerprint not in _on_gpu:
+        _on_gpu.clear()
+        torch.cuda.empty_cache()
+        dataset = open_intact(context, unit)
+        _on_gpu[fingerprint] = dataset, ResidentImages.load(dataset, torch.device(device))
+    pair: tuple[Any, Any] = _on_gpu[fingerprint]
+    return pair
+
+
+def open_intact(context: RunContext, unit: PlannedUnit) -> Any:
+    """A unit's prepared data set; one that does not fit its fingerprint is prepared again.
+
+    Raises:
+        DatasetError: it is damaged, and its original files are not there.
+    """
+    from unlearning.datasets import prepare
+
+    source = context.plan.datasets[unit.dataset].settings.source
+    return prepare(source, context.data_root, context.prepared_root, verify=True)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,31 +15,20 @@ from unlearning.splits import Rows
 from unlearning.training import Event, TrainState, shuffled_batches, train_epoch
 
 
-@dataclass
-class FirstHits:
-    """The first epoch at which accuracy on the forget set was at or below each target.
+def record_targets(state: TrainState, forget_accuracy: float, chance: float) -> None:
+    """Take note of the first epoch at which accuracy was at or below each target.
 
-    0 means before any training; None means not reached in the epochs that were run.
+    "random" is `chance`, 1 / number of classes; "zero" is zero. Epoch 0 is before any training; a
+    target that was not reached has no entry.
     """
-
-    random: int | None = None  # 1 / number of classes
-    zero: int | None = None
-
-    def record(self, epoch: int, forget_accuracy: float, chance: float) -> None:
-        """Take note of an epoch's accuracy."""
-        if self.random is None and forget_accuracy <= chance:
-            self.random = epoch
-        if self.zero is None and forget_accuracy == 0.0:
-            self.zero = epoch
-
-    def reached(self, target: str) -> bool:
-        """Whether the named target, "random" or "zero", was reached."""
-        return (self.zero if target == "zero" else self.random) is not None
+    if forget_accuracy <= chance:
+        state.first_epoch_at.setdefault("random", state.epoch)
+    if forget_accuracy == 0.0:
+        state.first_epoch_at.setdefault("zero", state.epoch)
 
 
 def neutralize(
     state: TrainState,
-    hits: FirstHits,
     *,
     forget: Rows,
     matching: Matching,
@@ -54,8 +42,8 @@ def neutralize(
     is above the target, measured in evaluation mode, first before any training (epoch 0).
 
     Args:
-        state: the original model with a fresh optimiser, or a state to continue.
-        hits: receives the first epochs at the two targets.
+        state: the original model with a fresh optimiser, or a state to continue; receives the
+            first epochs at the two targets.
         forget: rows of the forget set.
         matching: contrastive label of each of its classes.
         seed: the unlearning seed; it orders the batches.
@@ -71,21 +59,21 @@ def neutralize(
         return functional.cross_entropy(state.model(images), wrong_C[data.labels(rows)])
 
     if state.epoch == 0:
-        yield {"epoch": 0, "forget_accuracy": _measure(state, hits, forget, data, numerics)}
-    while not hits.reached(config.target) and state.epoch < config.max_epochs:
+        yield {"epoch": 0, "forget_accuracy": _measure(state, forget, data, numerics)}
+    while config.target not in state.first_epoch_at and state.epoch < config.max_epochs:
         started = time.perf_counter()
         batches = shuffled_batches(
             forget, config.batch_size, "order", "neutralize", seed, state.epoch + 1
         )
         mean_loss = train_epoch(state, batches, loss, data, numerics)
-        forget_accuracy = _measure(state, hits, forget, data, numerics)
+        forget_accuracy = _measure(state, forget, data, numerics)
         state.seconds += time.perf_counter() - started
         yield {"epoch": state.epoch, "loss": mean_loss, "forget_accuracy": forget_accuracy}
 
 
 def _measure(
-    state: TrainState, hits: FirstHits, forget: Rows, data: ImageBatches, numerics: NumericsConfig
+    state: TrainState, forget: Rows, data: ImageBatches, numerics: NumericsConfig
 ) -> float:
     forget_accuracy = accuracy_on(state.model, forget, data, numerics)
-    hits.record(state.epoch, forget_accuracy, chance=1 / data.resident.num_classes)
+    record_targets(state, forget_accuracy, chance=1 / data.resident.num_classes)
     return forget_accuracy

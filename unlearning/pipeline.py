@@ -7,10 +7,12 @@ import copy
 
 import torch
 
+from unlearning.checkpoint import AfterEpoch, Checkpoint
 from unlearning.contrast import contrastive_labels
 from unlearning.datasets.prepared import PreparedDataset
+from unlearning.errors import DatasetError
 from unlearning.images import ResidentImages
-from unlearning.neutralize import FirstHits, neutralize
+from unlearning.neutralize import neutralize
 from unlearning.numerics import numerics
 from unlearning.pretrain import pretrain
 from unlearning.retrain import retrain_neutralized
@@ -54,16 +56,15 @@ def neutralize_and_retrain(work: Workspace, original: Weights) -> None:
         config.neutralization.outputs,
     )
     state = TrainState.start(copy.deepcopy(teacher), config.neutralization.learning_rate)
-    hits = FirstHits()
     stage_1 = neutralize(
-        state, hits, forget=forget, matching=matching, seed=seed, data=work.data, settings=config
+        state, forget=forget, matching=matching, seed=seed, data=work.data, settings=config
     )
     work.train("neutralized", state, stage_1)
     work.measure("neutralized", state.model)
     result.neutralization = {
-        "converged": hits.reached(config.neutralization.target),
-        "first_epoch_at_random": hits.random,
-        "first_epoch_at_zero": hits.zero,
+        "converged": config.neutralization.target in state.first_epoch_at,
+        "first_epoch_at_random": state.first_epoch_at.get("random"),
+        "first_epoch_at_zero": state.first_epoch_at.get("zero"),
         "contrastive_labels": {str(k): v for k, v in sorted(matching.labels.items())},
         "completed_classes": list(matching.completed),
     }
@@ -93,6 +94,8 @@ def run_unit(
     resident: ResidentImages | None = None,
     device: str = "cpu",
     log: Log = lambda event: None,
+    after_epoch: AfterEpoch = lambda make_checkpoint: None,
+    resume: Checkpoint | None = None,
 ) -> UnitResult:
     """Compute one unit from its specification.
 
@@ -103,14 +106,21 @@ def run_unit(
         resident: the images on their device, if they are there already; overrides `device`.
         device: "cpu", "cuda" or "cuda:0".
         log: called with a JSON-ready mapping after every epoch.
+        after_epoch: called with a function that makes a checkpoint; may raise to end the unit.
+        resume: a checkpoint of this unit, to go on from.
 
     Raises:
+        DatasetError: the data set is not the specification's.
         UnlearningError: see unlearning.errors.
     """
-    assert spec.fingerprint == dataset.fingerprint, "the data set is not the specification's"
+    if spec.fingerprint != dataset.fingerprint:
+        raise DatasetError(
+            f"data set {dataset.name} has fingerprint {dataset.fingerprint[:12]}, the unit was "
+            f"planned for {spec.fingerprint[:12]}: its files have changed; plan the sweep again"
+        )
     with numerics(spec.settings.numerics):
         resident = resident or ResidentImages.load(dataset, torch.device(device))
-        work = Workspace.open(spec, dataset, resident, log)
+        work = Workspace.open(spec, dataset, resident, log, after_epoch, resume)
         if spec.kind == "two_stage":
             assert original is not None, "a two_stage unit starts from an original"
             neutralize_and_retrain(work, original)

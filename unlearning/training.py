@@ -37,12 +37,20 @@ class TrainState:
     best_epoch: int | None = None
     best_accuracy: float = -math.inf  # on the validation set
     best_weights: Weights = field(default_factory=dict)
+    first_epoch_at: dict[str, int] = field(default_factory=dict)  # by target; stage 1 alone
+    seen: Tensor | None = None  # bool [N]: which images the loss was computed on, on the CPU
 
     @classmethod
     def start(cls, model: nn.Module, learning_rate: float) -> "TrainState":
         """A fresh state with Adam, the paper's optimiser (section 4.1)."""
         # Fused: one kernel for all weights instead of several for each.
         return cls(model, torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True))
+
+    def see(self, rows: Tensor, num_images: int) -> None:
+        """Take note of the images of a batch, so that it can be checked what was trained on."""
+        if self.seen is None:
+            self.seen = torch.zeros(num_images, dtype=torch.bool)
+        self.seen[rows] = True
 
     def keep_if_best(self, validation_accuracy: float) -> None:
         """Remember the weights if no earlier epoch was as accurate on the validation set."""
@@ -97,6 +105,7 @@ def train_epoch(
     state.model.train()
     total = torch.zeros((), dtype=torch.float64, device=device)
     for cpu_rows in batches:
+        state.see(cpu_rows, len(data.resident.pixels))
         rows = cpu_rows.to(device, non_blocking=True)
         if len(rows) == 1:  # a forget set of one image
             _normalise_with_running_statistics(state.model)

@@ -6,7 +6,7 @@ Means and spreads are over finished trials of one strategy. Accuracies become pe
 from collections.abc import Mapping, Sequence
 
 from sweep.report import paper_values as paper
-from sweep.report.aggregate import OUTCOMES, SEEDS, Column, Results, Trials, select
+from sweep.report.aggregate import OUTCOMES, SEEDS, STAGES, Column, Results, Trials, select
 from sweep.report.cells import (
     PERCENT,
     RANGE_ABSENT,
@@ -26,8 +26,6 @@ from sweep.report.cells import (
 from sweep.report.epoch_tables import table3, table5
 from sweep.report.forgetting_table import forgetting_table
 from sweep.report.statistics import Variance, summarize, variance_within
-
-STAGES = {"neutralized": "after stage 1", "retrained": "after stage 2"}
 
 
 def report_tables(results: Results) -> tuple[Table, ...]:

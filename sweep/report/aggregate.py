@@ -29,6 +29,7 @@ TRAINED_STATES = {
     "two_stage": ("neutralized", "retrained"),
     "scratch": ("scratch",),
 }
+STAGES = {"neutralized": "after stage 1", "retrained": "after stage 2"}
 PRINCIPAL_STATES = {"original": "original", "two_stage": "retrained", "scratch": "scratch"}
 
 # The seeds that decide a unit's numbers, by kind; the rest is the same for all of that kind.

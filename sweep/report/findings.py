@@ -17,6 +17,7 @@ from sweep.report import paper_values as paper
 from sweep.report.aggregate import (
     PAIR,
     SEEDS,
+    STAGES,
     Column,
     Results,
     Trials,
@@ -37,7 +38,6 @@ from sweep.report.statistics import (
 
 HOLDS, FAILS, NOT_ENOUGH_DATA = "holds", "fails", "not enough data"
 OURS, RIVAL = paper.PAPER_STRATEGY, paper.RIVAL_STRATEGY
-STAGES = {"neutralized": "after stage 1", "retrained": "after stage 2"}
 DECIDING_STATES = ("neutralized",)  # claims 4 and 5: the paper does not say at which it measured
 
 

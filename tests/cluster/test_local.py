@@ -1,8 +1,10 @@
 """What a local Ray is given, and what it leaves behind."""
 
+import json
 import os
 import subprocess
 import sys
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -46,13 +48,14 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
         raise AssertionError
 
 
-def test_a_ray_that_was_imported_too_early_to_ask_for_a_token_is_refused() -> None:
+@pytest.mark.parametrize("told", [{}, {"RAY_AUTH_MODE": "token"}])
+def test_a_ray_that_was_imported_too_early_to_be_private_is_refused(told: dict[str, str]) -> None:
     code = (
         "import ray; from cluster.local import ClusterError, ray_cluster\n"
         "try:\n    with ray_cluster(num_cpus=1): pass\n"
         "except ClusterError as error: print(error)"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | told
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert "process of its own" in done.stdout
@@ -114,19 +117,58 @@ from cluster.local import ray_cluster
 with ray_cluster(num_cpus=1, num_gpus=0):
     import ray
     address = ray.get_runtime_context().gcs_address
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
-    environment["RAY_AUTH_MODE"] = "token"
-    environment["RAY_AUTH_TOKEN"] = "0" * 64
-    try:
-        done = subprocess.run([sys.executable, "-c", sys.argv[1], address], env=environment,
-                              capture_output=True, text=True, timeout=60)
-        print("let in" if done.returncode == 0 else "refused")
-    except subprocess.TimeoutExpired:
-        print("refused")
+    strange = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    strange |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    for environment in (dict(os.environ), strange):
+        try:
+            done = subprocess.run([sys.executable, "-c", sys.argv[1], address], env=environment,
+                                  capture_output=True, text=True, timeout=60)
+            print("let in" if done.returncode == 0 else "refused")
+        except subprocess.TimeoutExpired:
+            print("refused")
 """
 
 
-def test_a_local_ray_refuses_whoever_has_not_its_token() -> None:
+def test_a_local_ray_lets_in_its_own_token_and_no_other() -> None:
     command = [sys.executable, "-c", HOST, STRANGER]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150)
-    assert done.stdout.strip() == "refused", done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["let in", "refused"], done.stdout + done.stderr
+
+
+SOCKETS = """
+import json, os, psutil
+from cluster.local import ray_cluster
+with ray_cluster(num_cpus=1, num_gpus=0):
+    import ray
+    worker = ray.get(ray.remote(lambda: os.getpid()).remote())
+    folder = os.path.dirname(os.environ["RAY_AUTH_TOKEN_PATH"])
+    driver = psutil.Process()
+    family = {driver, *driver.children(recursive=True)}
+    family |= {one for one in psutil.process_iter(["cmdline"])
+               if folder in " ".join(one.info["cmdline"] or [])}
+    found = []
+    for one in family:
+        try:
+            name = {driver.pid: "driver", worker: "worker"}.get(one.pid) or one.name()
+            found += [(name, c.laddr.ip) for c in one.net_connections() if c.laddr and not c.raddr]
+        except psutil.NoSuchProcess:
+            pass
+print(json.dumps(found))
+"""
+
+
+def test_a_local_ray_listens_on_loopback_only() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SOCKETS], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    sockets = [(name, address) for name, address in json.loads(done.stdout)]
+    assert {"driver", "worker", "gcs_server", "raylet"} <= {name for name, _ in sockets}
+    assert [socket for socket in sockets if not _is_loopback(socket[1])] == []
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped  # ::ffff:127.0.0.1, which is not loopback to Python 3.11
+    return parsed.is_loopback

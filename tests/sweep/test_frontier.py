@@ -70,10 +70,63 @@ def test_a_failure_blocks_exactly_its_descendants(plan: Plan, seed: int) -> None
     assert finished | failed | frontier.blocked == set(plan.units)
 
 
+class Disturbed:
+    """Computes a plan while units are put back and finished ones turn out to be damaged."""
+
+    def __init__(self, plan: Plan, rng: random.Random) -> None:
+        self.plan, self.rng = plan, rng
+        self.frontier = Frontier(plan, [])
+        self.out: list[str] = []
+        self.stored: set[str] = set()
+        self.damages = 0
+
+    def step(self) -> None:
+        while len(self.out) < 3 and (key := self.frontier.next_ready()) is not None:
+            assert key not in self.out and key not in self.stored
+            assert set(self.plan.units[key].parents) <= self.stored
+            self.out.append(key)
+        assert self.out, "units are left, none runs and none is ready"
+        key = self.out.pop(self.rng.randrange(len(self.out)))
+        parents = [p for p in self.plan.units[key].parents if p in self.stored]
+        if parents and self.damages < 10 and self.rng.random() < 0.3:
+            self.damages += 1
+            damaged = self.rng.choice(parents)
+            self.stored.remove(damaged)
+            assert self.frontier.reopen(damaged)
+            assert not self.frontier.reopen(damaged)  # another child found it too
+            self.frontier.put_back(key)
+        elif self.rng.random() < 0.2:
+            self.frontier.put_back(key)
+        else:
+            self.stored.add(key)
+            self.frontier.finish(key)
+
+
+@given(graphs(), st.integers(0, 10**6))
+def test_units_put_back_and_damaged_parents_are_computed_before_what_needs_them(
+    plan: Plan, seed: int
+) -> None:
+    sweep = Disturbed(plan, random.Random(seed))
+    while not sweep.frontier.is_exhausted:
+        sweep.step()
+    assert sweep.stored == set(plan.units) and not sweep.out
+    assert sweep.frontier.next_ready() is None
+
+
+def test_a_unit_put_back_after_its_parent_failed_is_blocked() -> None:
+    plan = plan_of([unit("a", kind="original"), unit("b", ("a",), "two_stage")])
+    frontier = Frontier(plan, ["a"])
+    assert frontier.next_ready() == "b"
+    assert frontier.reopen("a") and frontier.next_ready() == "a"
+    frontier.fail("a")
+    assert not frontier.is_exhausted  # b still runs, with the parent as it read it
+    frontier.put_back("b")
+    assert frontier.blocked == {"b"} and frontier.is_exhausted
+
+
 def test_finished_units_are_not_handed_out_and_free_their_children() -> None:
     plan = plan_of([unit("a", kind="original"), unit("b", ("a",), "two_stage"), unit("c")])
     frontier = Frontier(plan, ["a"])
-    assert frontier.num_units == 2
     assert [frontier.next_ready() for _ in range(3)] == ["b", "c", None]
 
 

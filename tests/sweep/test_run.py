@@ -222,8 +222,9 @@ def _note_worker(context: RunContext, key: str) -> str:
     unit, began = context.plan.units[key], time.monotonic()
     time.sleep(0.2)
     note = {"worker": os.getpid(), "began": began, "ended": time.monotonic()}
-    with Store(context.store_root).building(unit.kind, key) as folder:
-        (folder / "record.json").write_text(json.dumps(note))
+    store = Store(context.store_root)
+    with store.building(unit.kind, key) as work:
+        store.write_record(work.folder, {"key": key, "kind": unit.kind, "files": {}} | note)
     return "done"
 
 
@@ -279,21 +280,37 @@ def test_a_lost_worker_is_replaced_and_its_unit_tried_again(tiny: ResolvedConfig
     assert summary.counts == {"done": UNITS, "failed": 0, "blocked": 0, "not_converged": 0}
 
 
-def test_a_damaged_record_is_said_by_the_exit_code(
-    finished: Path, finished_file: Path, tmp_path: Path, usweep_here: Here
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_damaged_files_are_set_aside_and_computed_again_with_the_same_numbers(
+    finished: Path, tiny_file: Path, usweep_here: Here
 ) -> None:
-    shutil.copytree(finished / "store", tmp_path / "store")
-    (
-        tmp_path
-        / "store"
-        / "scratch"
-        / next(key for key, record in records(tmp_path).items() if record["kind"] == "scratch")
-        / "record.json"
-    ).write_text("{")
-    places = (f"output.store={tmp_path}/store", f"output.runs={tmp_path}/runs")
-    again = usweep_here("run", finished_file, *places)
-    assert again.returncode == 1
-    assert "1 with damaged records" in again.stdout
+    folder = tiny_file.parent
+    shutil.copytree(finished / "store", folder / "store")
+    shutil.copytree(finished / "data", folder / "data")
+    paths = {kind: sorted((folder / "store" / kind).iterdir()) for kind in ("scratch", "two_stage")}
+    before = modification_times(folder)
+    (paths["scratch"][0] / "record.json").write_text("{")
+    _flip_a_bit(paths["two_stage"][0] / "record.json")
+    # The original's weights are read by the unit below it, which is missing; its record is whole.
+    _flip_a_bit(next((folder / "store" / "original").glob("*/original.safetensors")))
+    shutil.rmtree(paths["two_stage"][1])
+    for array in (folder / "data" / "prepared").glob("*/images.npy"):
+        _flip_a_bit(array)
+    again = usweep("run", tiny_file)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{UNITS} of {UNITS} units done (4 before)" in " ".join(again.stdout.split())
+    assert again.stdout.count("set aside in") == 3
+    assert "Traceback" not in again.stdout + again.stderr
+    assert len(list((folder / "store" / "damaged").iterdir())) == 3
+    assert numbers(folder) == numbers(finished)
+    whole = {p.name for kind in paths.values() for p in kind[1:]} - {paths["two_stage"][1].name}
+    after = modification_times(folder)
+    assert all(after[key] == before[key] for key in whole)
 
 
 def test_a_unit_that_fits_on_no_node_is_refused(tiny: ResolvedConfig) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -23,12 +22,12 @@ from sweep.files import keep_others_from_writing
 from sweep.plan import Plan, make_plan
 from sweep.progress import Snapshot
 from sweep.provenance import Provenance
-from sweep.run import RunOptions, prepare_datasets, run_sweep, write_run_folder
+from sweep.run import prepare_datasets, write_run_folder
 from sweep.secrets import redact
 from sweep.store import Store
 from sweep.trainable import run_trial_in_worker
-from sweep.worker import RunContext
-from unlearning.errors import ConfigError, DatasetError
+from sweep.worker import RunContext, Task, attempt
+from unlearning.errors import ConfigError
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 Call = Callable[..., tuple[int, str, str]]
@@ -239,21 +238,6 @@ def test_what_a_run_folder_says_leaves_the_terminal_as_it_is(
     assert "\x1b" not in output
 
 
-def test_a_driver_that_cannot_be_is_no_second_driver(
-    tiny: ResolvedConfig, run_folder: Path
-) -> None:
-    tiny.trials["digits"].source.reader = "svhn"  # so that the sweep ends before it computes
-    path = run_folder / "progress.json"
-    alive = json.loads(path.read_text()) | {"host": socket.gethostname()}
-    for pid in ("x", -1, 10**30, None):
-        path.write_text(json.dumps(alive | {"pid": pid}))
-        with pytest.raises(DatasetError, match="svhn is not there"):
-            run_sweep(tiny, RunOptions(), Console(quiet=True))
-    path.write_text("[" * 100_000)
-    with pytest.raises(DatasetError, match="svhn is not there"):
-        run_sweep(tiny, RunOptions(), Console(quiet=True))
-
-
 CONFIGS = {
     "tag": "output: {store: !!python/object/apply:os.mkdir ['MARK']}",
     "no mapping": "- 1",
@@ -304,7 +288,7 @@ def test_a_failure_that_lies_still_counts(
         assert code == 0 and "failed" in output, errors
 
 
-RECORDS: dict[str, object] = {
+RECORDS: dict[str, dict[str, object]] = {
     "no training": {},
     "training of no table": {"training": [1]},
     "seconds of no number": {"training": {"original": {"seconds": "x"}}},
@@ -318,10 +302,13 @@ def test_a_record_that_lies_is_counted_as_damaged(
 ) -> None:
     plan = json.loads((run_folder / "plan.json").read_text())
     key = plan["units"][0]["key"]
-    path = tmp_path / "store" / "original" / key / "record.json"
-    path.parent.mkdir(parents=True)
-    record = {"schema": 1, "key": key, "kind": "original"} | dict(RECORDS.get(case, {}))
-    path.write_text("[" * 100_000 if case == "nested without end" else json.dumps(record))
+    store = Store(tmp_path / "store")
+    folder = store.folder("original", key)
+    folder.mkdir(parents=True)
+    lies = RECORDS.get(case, {})
+    store.write_record(folder, {"key": key, "kind": "original", **lies})
+    if case == "nested without end":
+        (folder / "record.json").write_text("[" * 100_000)
     assert usweep("plan", tiny_file)[0] == 0
     assert "1 damaged" in usweep("report", run_folder)[1]
 
@@ -350,14 +337,15 @@ def test_only_the_others_lose_their_right_to_write(open_umask: None) -> None:
 def test_a_worker_makes_nothing_that_is_world_writable(
     tiny: ResolvedConfig, tmp_path: Path, open_umask: None
 ) -> None:
-    folders = prepare_datasets(tiny, Console(quiet=True))
+    prepare_datasets(tiny, Console(quiet=True))
     plan, store = make_plan(tiny), Store(tmp_path / "store")
     store.open_for_writing()
     made_before = set(world_writable(tmp_path))
     assert made_before  # the umask of this test is what it should be
-    context = RunContext(plan, store.root, folders, (), Provenance(None, None), {"digits": 0.0})
+    roots = Path(tiny.sweep.data.root), tiny.sweep.data.prepared_root
+    context = RunContext(plan, store.root, *roots, (), Provenance(None, None))
     key = next(iter(plan.units))
-    assert context.compute_unit(key) == "done"
+    assert attempt(context, Task(key))["state"] == "done"
     assert len(list(store.folder("original", key).iterdir())) == 4
     assert set(world_writable(tmp_path)) == made_before
 
@@ -453,9 +441,10 @@ def test_a_failure_holds_no_secret(
 
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(tune, "report", reports.append)
-    context = RunContext(tiny_plan, tmp_path, {}, (), Provenance(None, None), {}, compute=_leak)
+    paths = tmp_path, tmp_path, tmp_path
+    context = RunContext(tiny_plan, *paths, (), Provenance(None, None), compute=_leak)
     key = next(iter(tiny_plan.units))
-    run_trial_in_worker({"unit": key, "dataset": "digits", "lane": 0}, context)
+    run_trial_in_worker({"unit": key, "gpus": 0.0, "stale": None}, context)
     assert reports[0]["cause"] == "ValueError: the service refused [redacted]"
     assert secret not in reports[0]["traceback"] and "[redacted]" in reports[0]["traceback"]
 

@@ -17,20 +17,28 @@ from sweep.provenance import Provenance
 from sweep.report import write_report
 from sweep.run import prepare_datasets
 from sweep.store import Store
-from sweep.worker import RunContext, compute_and_publish, device_of
-from unlearning.datasets import open_prepared
+from sweep.worker import RunContext, Task, compute_and_publish, device_of, open_intact
 from unlearning.pipeline import run_unit
 from unlearning.unit import UnitSpec
 
 
 @pytest.fixture
 def context(tiny: ResolvedConfig, tmp_path: Path) -> RunContext:
-    folders = prepare_datasets(tiny, Console(quiet=True))
-    plan = make_plan(tiny)
-    store = Store(tmp_path / "store")
+    return context_of(tiny, tmp_path, ("retrained",))
+
+
+def context_of(config: ResolvedConfig, folder: Path, keep: tuple[str, ...] = ()) -> RunContext:
+    prepare_datasets(config, Console(quiet=True))
+    store = Store(folder / "store")
     store.open_for_writing()
+    data = config.sweep.data
+    roots = Path(data.root), data.prepared_root
     provenance = Provenance("abc", False, {"torch": "x"})
-    return RunContext(plan, store.root, folders, ("retrained",), provenance, {"digits": 0.0})
+    return RunContext(make_plan(config), store.root, *roots, keep, provenance)
+
+
+def compute(context: RunContext, key: str) -> str:
+    return str(compute_and_publish(context, Task(key))["outcome"])
 
 
 def test_without_a_share_of_a_gpu_a_unit_is_on_the_cpu() -> None:
@@ -60,7 +68,7 @@ def test_a_record_holds_settings_result_and_origin(context: RunContext) -> None:
     units = {unit.kind: unit for unit in reversed(context.plan.units.values())}
     store = Store(context.store_root)
     for kind in ("original", "two_stage"):
-        assert compute_and_publish(context, units[kind].key) == "done"
+        assert compute(context, units[kind].key) == "done"
     record = store.read_record("two_stage", units["two_stage"].key)
     assert UnitSpec.from_json(record["spec"]).key == units["two_stage"].key
     assert record["provenance"]["commit"] == "abc" and record["provenance"]["device"] == "cpu"
@@ -78,15 +86,12 @@ def test_not_converged_units_are_results_and_are_said_so(
     tiny: ResolvedConfig, tmp_path: Path
 ) -> None:
     tiny.trials["digits"].neutralization.max_epochs = 1
-    folders = prepare_datasets(tiny, Console(quiet=True))
-    plan, store = make_plan(tiny), Store(tmp_path / "store")
-    store.open_for_writing()
-    provenance = Provenance(None, None, {})
-    context = RunContext(plan, store.root, folders, (), provenance, {"digits": 0.0})
+    context = context_of(tiny, tmp_path)
+    plan, store = context.plan, Store(context.store_root)
     original = next(iter(plan.units))
     two_stage = next(u.key for u in plan.units.values() if u.parents)
-    assert compute_and_publish(context, original) == "done"
-    assert compute_and_publish(context, two_stage) == "not_converged"
+    assert compute(context, original) == "done"
+    assert compute(context, two_stage) == "not_converged"
     record = store.read_record("two_stage", two_stage)
     assert not any(name.startswith("retrained/") for name in record["metrics"])
     summary = write_report(plan, store, tmp_path / "run")
@@ -96,30 +101,30 @@ def test_not_converged_units_are_results_and_are_said_so(
 
 def test_a_unit_that_is_done_is_not_computed_again(context: RunContext) -> None:
     key = next(iter(context.plan.units))
-    compute_and_publish(context, key)
+    compute(context, key)
     path = Store(context.store_root).folder("original", key) / "record.json"
     before = path.stat().st_mtime_ns
-    assert compute_and_publish(context, key) == "done"
+    assert compute(context, key) == "done"
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_damaged_parent_stops_its_child_with_the_files_name(context: RunContext) -> None:
     original = next(iter(context.plan.units))
     child = next(u.key for u in context.plan.units.values() if u.parents)
-    compute_and_publish(context, original)
+    compute(context, original)
     path = Store(context.store_root).folder("original", original) / "original.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"original\.safetensors.*not what was recorded"):
-        compute_and_publish(context, child)
+        compute(context, child)
     assert not Store(context.store_root).has("two_stage", child)
 
 
 def test_stored_weights_are_those_that_were_trained(context: RunContext) -> None:
     key, unit = next(iter(context.plan.units.items()))
-    compute_and_publish(context, key)
-    dataset = open_prepared(context.prepared_folders["digits"])
+    compute(context, key)
+    dataset = open_intact(context, unit)
     again = run_unit(context.plan.spec(unit), dataset).models["original"]
     stored = read_weights(Store(context.store_root), "original", key, "original")
     assert stored.keys() == again.keys()

@@ -5,6 +5,7 @@ from unlearning.datasets.prepared import (
     DatasetFacts,
     PreparedDataset,
     RawDataset,
+    is_intact,
     open_prepared,
 )
 from unlearning.datasets.reader import NominalSize, Reader
@@ -18,6 +19,7 @@ __all__ = [
     "Reader",
     "find_prepared",
     "get_reader",
+    "is_intact",
     "known_readers",
     "nominal_facts",
     "open_prepared",

@@ -36,7 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(
-    source: SourceConfig, data_root: Path, prepared_root: Path, *, download: bool = False
+    source: SourceConfig,
+    data_root: Path,
+    prepared_root: Path,
+    *,
+    download: bool = False,
+    verify: bool = False,
 ) -> PreparedDataset:
     """The data set of a source, prepared at the first call and merely opened at later ones.
 
@@ -50,6 +55,8 @@ def prepare(
         data_root: where original files are; may be read-only.
         prepared_root: where prepared folders go; created where missing.
         download: fetch original files that are missing, if the reader can.
+        verify: also read every byte of the copy; one that does not fit its fingerprint is made
+            again.
 
     Raises:
         ConfigError: the reader is unknown, or an option impossible.
@@ -57,7 +64,7 @@ def prepare(
             the files and what to do.
     """
     folder = prepared_folder(source, data_root, prepared_root)
-    prepared = _open_current(folder, data_root)
+    prepared = _open_current(folder, data_root, verify)
     attempts = 0
     while prepared is None:
         if attempts == ATTEMPTS:
@@ -66,7 +73,7 @@ def prepare(
             )
         _build(source, data_root, folder, download)
         attempts += 1
-        prepared = _open_current(folder, data_root)
+        prepared = _open_current(folder, data_root, verify)
     return prepared
 
 
@@ -203,12 +210,12 @@ def _current_manifest(folder: Path, data_root: Path) -> Manifest | None:
     return manifest
 
 
-def _open_current(folder: Path, data_root: Path) -> PreparedDataset | None:
+def _open_current(folder: Path, data_root: Path, verify: bool) -> PreparedDataset | None:
     """The prepared copy, unless it is missing, out of date or damaged."""
     if _current_manifest(folder, data_root) is None:
         return None
     try:
-        return open_prepared(folder)
+        return open_prepared(folder, verify=verify)
     except DatasetError as error:
         logger.warning("%s", error)
         return None

@@ -1,7 +1,6 @@
 """Made-up sweeps with known numbers, in memory or in a real store on disk."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,9 +10,10 @@ import pytest
 
 from sweep.errors import StoreError
 from sweep.failures import Failure, write_failure
+from sweep.files import seal
 from sweep.plan import Plan, PlannedDataset, PlannedUnit
 from sweep.report.aggregate import Results, results_frame, results_of
-from sweep.store import Store
+from sweep.store import SCHEMA, Store
 from unlearning.config import NeutralizationConfig, Seeds, TrialSettings
 
 SPLITS = (
@@ -136,7 +136,7 @@ class MadeUpSweep:
                 "seconds": seconds[0 if first else 1],
             }
         record = {
-            "schema": 1,
+            "schema": SCHEMA,
             "key": unit.key,
             "kind": unit.kind,
             "outcome": outcome,
@@ -181,7 +181,7 @@ class MadeUpSweep:
         for key, record in self.records.items():
             path = store.folder(self.units[key].kind, key) / "record.json"
             path.parent.mkdir(parents=True)
-            path.write_text(record if isinstance(record, str) else json.dumps(record))
+            path.write_text(record if isinstance(record, str) else seal(record))
         for failure in self.failures.values():
             write_failure(run_folder, failure)
         return self.plan, store, run_folder
