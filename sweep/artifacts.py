@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from sweep.errors import DamagedError
 from sweep.files import write_atomically
 from sweep.store import METRICS, OUTPUTS, Store
 from unlearning.training import Event, Weights
@@ -40,19 +42,26 @@ def write_result(
     record = {
         "key": spec.key,
         "kind": spec.kind,
-        "outcome": result.outcome,
         "labels": labels,
+        **facts_of(result),
+        "spec": spec.to_json(),
+        "provenance": provenance,
+        "files": dict(sorted(files.items())),
+    }
+    store.write_record(folder, record)
+
+
+def facts_of(result: UnitResult) -> dict[str, Any]:
+    """What a record says of the result itself; all but `training/*/seconds` is the same again."""
+    return {
+        "outcome": result.outcome,
         "num_classes": result.num_classes,
         "counts": {name: len(rows) for name, rows in result.sets.items()},
         "metrics": result.metrics,
         "per_class_accuracy": result.evaluation.per_class,
         "training": {name: dataclasses.asdict(cost) for name, cost in result.training.items()},
         "neutralization": result.neutralization,
-        "spec": spec.to_json(),
-        "provenance": provenance,
-        "files": dict(sorted(files.items())),
     }
-    store.write_record(folder, record)
 
 
 def outputs_of(result: UnitResult) -> dict[str, torch.Tensor]:
@@ -68,9 +77,14 @@ def write_history(folder: Path, history: Iterable[Event]) -> str:
     A new file takes the place of the old one, so that a former holder of the unit that still has
     it open cannot add to it.
     """
-    text = "".join(json.dumps(event, allow_nan=False) + "\n" for event in history)
+    text = history_text(history)
     write_atomically(folder / METRICS, text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def history_text(history: Iterable[Event]) -> str:
+    """What METRICS holds, one line an epoch."""
+    return "".join(json.dumps(event, allow_nan=False) + "\n" for event in history)
 
 
 def append_history(folder: Path, event: Event) -> None:
@@ -98,6 +112,18 @@ def read_weights(store: Store, kind: str, key: str, state: str) -> Weights:
     Raises:
         DamagedError: the file is missing or damaged.
     """
-    path = store.checked_file(kind, key, model_file(state))
-    weights: dict[str, torch.Tensor] = load_file(path, device="cpu")
-    return weights
+    return read_tensors(store, kind, key, model_file(state))
+
+
+def read_tensors(store: Store, kind: str, key: str, name: str) -> dict[str, torch.Tensor]:
+    """All tensors of a finished unit's file, on the CPU.
+
+    Raises:
+        DamagedError: the file is missing or damaged, or holds no tensors.
+    """
+    path = store.checked_file(kind, key, name)
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path, device="cpu")
+    except (SafetensorError, ValueError) as error:
+        raise DamagedError(path, f"not a file of tensors ({error})") from error
+    return tensors

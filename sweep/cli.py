@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 EXIT_FAILED_UNITS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_NOT_VERIFIED = 1
 
 Config = Annotated[
     list[str],
@@ -128,6 +129,43 @@ def report(run_folder: Run) -> None:
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
     out.print(f"{parts}; report: {summary.folder}")
+
+
+class Device(StrEnum):
+    """Where `verify` can compute."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.command()
+def verify(
+    run_folder: Run,
+    sample: Annotated[int, typer.Option(min=0, help="Units to compute again; 0: none.")] = 2,
+    everything: Annotated[bool, typer.Option("--all", help="Compute every unit again.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the draw of the sample.")] = 0,
+    device: Annotated[
+        Device | None, typer.Option(help="[default: where the unit was computed, or the CPU]")
+    ] = None,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Move damaged units out of the next run's way.")
+    ] = False,
+    plugin: Plugin = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run's files, what its models were trained on, and that a sample repeats.
+
+    Exit code 0 if nothing is wrong, 1 for problems, 2 for bad input.
+    """
+    from sweep.verify import Options, describe_verification, verify_run
+
+    _use_plugins(plugin)
+    options = Options(None if everything else sample, seed, device, set_aside)
+    out = Console(quiet=True) if as_json else console()
+    result = verify_run(run_folder, options, out)
+    _print(result.to_json(), as_json, lambda: describe_verification(result))
+    if result.problems:
+        raise typer.Exit(EXIT_NOT_VERIFIED)
 
 
 class Listing(StrEnum):

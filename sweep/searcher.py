@@ -124,7 +124,10 @@ class UnitSearcher(Searcher):
 
     def _done(self, key: str, report: dict[str, Any]) -> None:
         self._frontier.finish(key)
-        self._progress.finished(key, report["outcome"], report.get("time_total_s", 0.0))
+        if report.get("found"):
+            self._progress.found(key)
+        else:
+            self._progress.finished(key, report["outcome"], report.get("time_total_s", 0.0))
 
     def _failed(self, key: str, report: dict[str, Any]) -> None:
         self._frontier.fail(key)

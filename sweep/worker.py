@@ -103,7 +103,8 @@ def compute_and_publish(context: RunContext, task: Task) -> Report:
     """Compute a unit, or what is left of it, and publish it in the store.
 
     Returns:
-        `outcome`, and `epochs_before`: how many epochs an interrupted attempt had done already.
+        `outcome`; `found` if another sweep had just computed it, else `epochs_before`: how many
+        epochs an interrupted attempt had done already.
 
     Raises:
         UnitHeld, LeaseLost: another process has the unit.
@@ -118,7 +119,8 @@ def compute_and_publish(context: RunContext, task: Task) -> Report:
     unit = context.plan.units[task.key]
     store = Store(context.store_root)
     if store.has(unit.kind, unit.key):
-        return {"outcome": str(store.read_record(unit.kind, unit.key)["outcome"])}
+        outcome = str(store.read_record(unit.kind, unit.key)["outcome"])
+        return {"outcome": outcome, "found": True}
     with store.building(unit.kind, unit.key, task.stale) as work:
         return _compute(context, task, unit, store, work)
 

@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from unlearning.config import SECTIONS, Seeds, TrialSettings
+from unlearning.config import SECTIONS, Seeds, TrialSettings, require
+from unlearning.errors import ConfigError
 
 # Raised when a change of the code moves the numbers of a kind; CHANGELOG marks it [numbers].
 RECIPES = {"original": 1, "scratch": 1, "two_stage": 1}
@@ -61,18 +62,33 @@ class UnitSpec:
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> "UnitSpec":
-        """The unit that `to_json` described."""
+        """The unit that `to_json` described.
+
+        Raises:
+            ConfigError: a key is missing or unknown, a value is not one that `to_json` writes, or
+                the recipe is not this code's; names it.
+        """
+        _require_layout(spec)
         strategy = spec.get("strategy", {})
-        return cls(
-            kind=spec["kind"],
-            fingerprint=spec["dataset"],
-            settings=TrialSettings.from_json(spec),
-            seeds=Seeds(**spec["seeds"]),
-            forget_ratio=spec.get("forget_ratio"),
-            strategy=strategy.get("name"),
-            strategy_version=strategy.get("version"),
-            original=spec.get("parents", {}).get("original"),
-        )
+        try:
+            unit = cls(
+                kind=spec["kind"],
+                fingerprint=spec["dataset"],
+                settings=TrialSettings.from_json(spec),
+                seeds=Seeds(**spec["seeds"]),
+                forget_ratio=spec.get("forget_ratio"),
+                strategy=strategy.get("name"),
+                strategy_version=strategy.get("version"),
+                original=spec.get("parents", {}).get("original"),
+            )
+        except TypeError as error:
+            problem = f"a unit's specification has a value of a wrong type: {error}"
+            raise ConfigError(problem) from error
+        for name, value in unit.to_json().items():
+            # Such as a null that stands for a default: the unit would have another key.
+            same = _canonical_json(value) == _canonical_json(spec[name])
+            require(same, name, spec[name], f"what it means in full, {value!r}")
+        return unit
 
     @property
     def key(self) -> str:
@@ -88,5 +104,39 @@ def settings_json(settings: TrialSettings) -> dict[str, Any]:
 
 def spec_key(spec: dict[str, Any]) -> str:
     """SHA-256 over the canonical JSON (sorted keys, no spaces) of a unit's specification."""
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical_json(spec).encode()).hexdigest()
+
+
+def _canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _require_layout(spec: Any) -> None:
+    """Refuse a specification that has not exactly the keys that `to_json` writes for its kind."""
+    _require_keys("specification", spec, {"kind"}, others=True)
+    kind = spec["kind"]
+    require(kind in list(RECIPES), "kind", kind, ", ".join(RECIPES))
+    sections = {
+        name: {field.name for field in dataclasses.fields(make)}
+        for name, make in SECTIONS.items()
+        if name != "source" and (kind == "two_stage" or name not in _STAGE_SECTIONS)
+    }
+    nested = {"seeds": set(_SEEDS[kind])} | sections
+    if kind == "two_stage":
+        nested |= {"strategy": {"name", "version"}, "parents": {"original"}}
+    plain = {"kind", "recipe", "dataset"} | (set() if kind == "original" else {"forget_ratio"})
+    _require_keys("specification", spec, plain | nested.keys())
+    for name, keys in nested.items():
+        _require_keys(name, spec[name], keys)
+    recipe = spec["recipe"]
+    require(recipe == RECIPES[kind], "recipe", recipe, f"{RECIPES[kind]}, this code's for {kind}")
+
+
+def _require_keys(name: str, value: Any, keys: set[str], *, others: bool = False) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(f"a unit's {name} is {value!r}; allowed: a mapping")
+    missing = keys - value.keys()
+    unknown = set() if others else value.keys() - keys
+    for what, found in (("lacks", missing), ("has the unknown key", unknown)):
+        if found:
+            raise ConfigError(f"a unit's {name} {what} {', '.join(sorted(map(str, found)))}")

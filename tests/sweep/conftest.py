@@ -1,5 +1,6 @@
 """Small sweeps on scikit-learn's digits, made in a folder of the test's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def write_tiny(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(TINY + paths + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_in() -> Callable[[Path], Path]:
+    """Writes the tiny sweep's configuration into a folder."""
+    return write_tiny
 
 
 @pytest.fixture

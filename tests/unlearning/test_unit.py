@@ -10,6 +10,7 @@ import pytest
 
 from unlearning import unit
 from unlearning.config import SECTIONS, Seeds, SourceConfig, TrialSettings
+from unlearning.errors import ConfigError
 from unlearning.unit import RECIPES, UnitSpec, settings_json, spec_key
 
 KINDS = ("original", "scratch", "two_stage")
@@ -148,6 +149,85 @@ def test_a_unit_comes_back_from_json_text_with_its_key(kind: str) -> None:
     assert again.to_json() == first.to_json()
     assert again.key == first.key
     assert again.kind == kind
+
+
+def leaves(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Where keys are in a specification, such as ("seeds", "forget") and ("seeds",)."""
+    nested = {name: value for name, value in content.items() if isinstance(value, dict)}
+    return [(name,) for name in content] + [(n, key) for n, keys in nested.items() for key in keys]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_specification_that_lacks_any_key_is_refused_by_its_name(kind: str) -> None:
+    for path in leaves(spec(kind).to_json()):
+        content = spec(kind).to_json()
+        section = content
+        for name in path[:-1]:
+            section = section[name]
+        del section[path[-1]]
+        with pytest.raises(ConfigError, match=rf"lacks {path[-1]}$"):
+            UnitSpec.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("original", "extra"),
+        ("original", "forget_ratio"),
+        ("original", "retraining"),
+        ("original", "seeds.forget"),
+        ("scratch", "strategy"),
+        ("scratch", "neutralization"),
+        ("scratch", "seeds.unlearning"),
+        ("two_stage", "source"),
+        ("two_stage", "training.extra"),
+        ("two_stage", "parents.scratch"),
+    ],
+)
+def test_a_specification_with_a_key_too_many_is_refused_by_its_name(kind: str, path: str) -> None:
+    content = spec(kind).to_json()
+    *sections, last = path.split(".")
+    section = content[sections[0]] if sections else content
+    section[last] = 1
+    with pytest.raises(ConfigError, match=rf"unknown key {last}$"):
+        UnitSpec.from_json(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_recipe_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = spec(kind).to_json()
+    monkeypatch.setitem(unit.RECIPES, kind, RECIPES[kind] + 1)
+    with pytest.raises(ConfigError, match=rf"recipe is 1; allowed: 2, this code's for {kind}"):
+        UnitSpec.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("kind",), "both", "kind is 'both'"),
+        (("kind",), ["original"], r"kind is \['original'\]"),
+        (("seeds",), 3, "seeds is 3; allowed: a mapping"),
+        (("training", "epochs"), "5", "wrong type"),
+        (("training", "epochs"), 0, "training.epochs is 0"),
+        (("retraining", "epochs"), None, "retraining is .*'epochs': None.* in full"),
+        (("strategy",), None, "strategy is None; allowed: a mapping"),
+    ],
+)
+def test_a_value_that_is_never_written_is_refused_by_its_name(
+    path: tuple[str, ...], value: object, named: str
+) -> None:
+    content = spec("two_stage").to_json()
+    section = content
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = value
+    with pytest.raises(ConfigError, match=named):
+        UnitSpec.from_json(content)
+
+
+def test_a_specification_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match="allowed: a mapping"):
+        UnitSpec.from_json([])  # type: ignore[arg-type]
 
 
 def test_the_specification_is_plain_json_and_holds_every_setting_in_full() -> None:
