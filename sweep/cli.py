@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     add_completion=False,
@@ -41,7 +42,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 def console() -> Console:
     """Where the commands print."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Without markup, since names and causes may hold brackets.
+    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 @app.command()
@@ -241,21 +243,21 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
     others = counts["done"] - summary.num_before - summary.num_computed
     before = f"{summary.num_before} before"
     before += f", {others} by another sweep meanwhile" if others > 0 else ""
-    parts = [f"{done} ({before})", duration(summary.elapsed_s)]
+    parts = [Text(f"{done} ({before})"), Text(duration(summary.elapsed_s))]
     parts += [
-        f"[red]{counts[state]} {state}[/red]" for state in ("failed", "blocked") if counts[state]
+        Text(f"{counts[state]} {state}", "red") for state in ("failed", "blocked") if counts[state]
     ]
     if report.units["not_converged"]:
-        parts.append(f"{report.units['not_converged']} not converged at the cap of stage 1")
+        parts.append(Text(f"{report.units['not_converged']} not converged at the cap of stage 1"))
     if report.units["damaged"]:
-        parts.append(
-            f"[red]{report.units['damaged']} with damaged records, named in the report[/red]"
-        )
+        words = f"{report.units['damaged']} with damaged records, named in the report"
+        parts.append(Text(words, "red"))
     if summary.interrupted_by:
-        parts.append(f"ended by {summary.interrupted_by}; the same command continues")
+        parts.append(Text(f"ended by {summary.interrupted_by}; the same command continues"))
     if summary.stopped_by:
-        parts.append("[red]stopped[/red]; the same command continues once that is mended")
-    out.print(", ".join(parts))
+        stopped = Text("stopped", "red") + "; the same command continues once that is mended"
+        parts.append(stopped)
+    out.print(Text(", ").join(parts))
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")
     out.print(f"report: {report.folder / 'report.md'}")
@@ -264,19 +266,16 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
     from cluster.local import ClusterError
-    from sweep.errors import SweepError
+    from sweep.errors import SweepError, one_line
+    from sweep.files import keep_others_from_writing
+    from sweep.secrets import redact_console
     from unlearning.errors import UnlearningError
 
+    keep_others_from_writing()
+    redact_console()
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]error:[/red] {_escape(str(error))}"
-        )
+        message = Text.assemble(("error:", "red"), " ", one_line(str(error)))
+        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
         sys.exit(EXIT_BAD_INPUT)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

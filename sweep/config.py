@@ -1,6 +1,7 @@
 """A sweep's configuration: YAML files and overrides, checked once, then plain dataclasses."""
 
 import difflib
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from sweep.lease import MIN_TAKEOVER_S
+from sweep.secrets import VARIABLES, redact
 from unlearning.config import TrialSettings, require, require_ratio
 from unlearning.contrast import get_strategy
 from unlearning.datasets import known_readers
@@ -68,8 +70,10 @@ def _expand_range(config: DictConfig) -> DictConfig:
         require(is_number, f"{key}.{name}", value[name], "a number")
     # Decimal, since 0.001 added up a hundred times in binary is not 0.1.
     start, stop, step = (Decimal(str(value[name])) for name in names)
-    sane = step > 0 and stop >= start
-    require(sane, key, dict(value), "a step above 0, and a stop not below the start")
+    # Bounded here, since the list is made before its ratios are checked.
+    sane = step >= Decimal("0.000001") and start <= stop <= 1
+    allowed = "a step of 0.000001 or more, and a stop from the start to 1"
+    require(sane, key, dict(value), allowed)
     ratios = [float(start + step * i) for i in range(int((stop - start) / step) + 1)]
     OmegaConf.update(config, key, ratios, merge=False)
     return config
@@ -196,8 +200,19 @@ def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong type or an impossible
-            value; the message names it and what is allowed.
+            value; the message names it and what is allowed. Also a secret of the environment,
+            since configurations are written down; the message names its key alone.
     """
+    try:
+        return _load(paths, overrides)
+    except ConfigError as error:
+        raise ConfigError(redact(str(error))) from None
+    except RecursionError as error:
+        names = " ".join(map(str, paths))
+        raise ConfigError(f"{names}: the configuration is nested too deeply") from error
+
+
+def _load(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
     try:
         merged = OmegaConf.merge(*[_read(path, ()) for path in paths], _parse(overrides))
     except (OmegaConfBaseException, TypeError) as error:
@@ -207,6 +222,7 @@ def load_config(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
     entries = merged.get("datasets") or OmegaConf.create({})
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"datasets is {entries!r}; allowed: a mapping of names to settings")
+    _check_texts([str(name) for name in entries], "a name in datasets")
     rest = OmegaConf.masked_copy(merged, [str(k) for k in merged if k not in _TRIAL_KEYS])
     sweep: SweepConfig = _to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
     _check_name(sweep.name)
@@ -245,20 +261,22 @@ def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
 
 def _read(path: Path, including: tuple[Path, ...]) -> DictConfig:
     """A file and, below it, the files it includes; paths are relative to the including file."""
-    if path.resolve() in including:
-        raise ConfigError(f"{path} includes itself, through {' -> '.join(map(str, including))}")
     try:
-        loaded = OmegaConf.load(path)
+        resolved = path.resolve()
+        loaded = None if resolved in including else OmegaConf.load(path)
     except FileNotFoundError as error:
         raise ConfigError(f"configuration file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        # ValueError: no text, no path, or a number or date that Python cannot hold
         raise ConfigError(f"configuration file {path} cannot be read: {error}") from error
+    if loaded is None:
+        raise ConfigError(f"{path} includes itself, through {' -> '.join(map(str, including))}")
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"configuration file {path} is not a mapping of keys to values")
     includes = loaded.pop("include", None) or []
     if not isinstance(includes, ListConfig | list):
         raise ConfigError(f"{path}: include is {includes!r}; allowed: a list of files")
-    parts = [_read(path.parent / str(name), (*including, path.resolve())) for name in includes]
+    parts = [_read(path.parent / str(name), (*including, resolved)) for name in includes]
     merged = OmegaConf.merge(*parts, _expand_range(loaded))
     assert isinstance(merged, DictConfig)
     return merged
@@ -271,7 +289,9 @@ def _parse(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{override!r} is neither a .yaml file nor an override key=value")
     try:
         return _expand_range(OmegaConf.from_dotlist(overrides))
-    except (YAMLError, OmegaConfBaseException) as error:
+    except ConfigError:
+        raise
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"override cannot be read: {error}") from error
 
 
@@ -280,18 +300,43 @@ def _to_dataclass(
 ) -> Any:
     """Merge into a schema; every refusal becomes a ConfigError that names the full key."""
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *configs))
+        settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *configs))
+        _check_texts(asdict(settings), "")
+        return settings
     except ConfigKeyError as error:
         key = ".".join(filter(None, [prefix, error.full_key]))
         raise ConfigError(_unknown_key(schema, error.full_key or "", key, extra_keys)) from error
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, [prefix, error.full_key])) or "configuration"
         raise ConfigError(f"{key}: {_first_line(error)}") from error
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ConfigError(f"{prefix or 'configuration'}: {_first_line(error)}") from error
     except ConfigError as error:
         # A value refused by a section's own check names the section, not the data set.
         raise ConfigError(f"{prefix}.{error}" if prefix else str(error)) from error
+
+
+def _check_texts(value: object, key: str) -> None:
+    """Refuse names and values that must not be written down, or cannot be.
+
+    Raises:
+        ConfigError: a secret or a control character; names the key.
+    """
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_texts(name, f"a name in {key}")
+            _check_texts(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            _check_texts(part, key)
+    elif isinstance(value, str):
+        if redact(value) != value:
+            raise ConfigError(
+                f"{key} holds a key of yours, which would be written down with the results; "
+                f"leave it where it is ({', '.join(VARIABLES)} or ~/.netrc) and take it out here"
+            )
+        if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value):
+            raise ConfigError(f"{key} is {value!r}; allowed: text without control characters")
 
 
 def _unknown_key(schema: type[Any], path: str, key: str, extra: tuple[str, ...]) -> str:

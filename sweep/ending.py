@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.text import Text
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,7 +41,8 @@ class Ending:
         """End the sweep because something is wrong that concerns all units."""
         if not self.has_begun:
             self.reason = reason
-            self._console.print(f"[red]stopping:[/red] {reason}", soft_wrap=True)
+            words = Text.assemble(("stopping:", "red"), f" {reason}")
+            self._console.print(words, soft_wrap=True)
             self._begin()
 
     def _begin(self) -> None:

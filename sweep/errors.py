@@ -14,6 +14,12 @@
 from pathlib import Path
 
 
+def one_line(text: str) -> str:
+    """Text from anywhere as one line that leaves a terminal as it is."""
+    joined = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+
+
 class SweepError(Exception):
     """Base of all errors raised on purpose by this package."""
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep.files import write_atomically
+from sweep.secrets import redact
+from sweep.typed import require_types
 
 FOLDER = "failures"
 
@@ -24,9 +26,10 @@ class Failure:
 
     @classmethod
     def now(cls, key: str, cause: str, traceback: str = "") -> "Failure":
-        """A failure that happened just now on this host."""
-        first_line = cause.strip().splitlines()[0] if cause.strip() else "no message"
-        return cls(key, first_line, traceback, datetime.now(UTC).isoformat(), socket.gethostname())
+        """A failure that happened just now on this host; it holds no secret."""
+        first_line = redact(cause.strip().splitlines()[0]) if cause.strip() else "no message"
+        when, host = datetime.now(UTC).isoformat(), socket.gethostname()
+        return cls(key, first_line, redact(traceback), when, host)
 
 
 def write_failure(run_folder: Path, failure: Failure) -> None:
@@ -47,7 +50,10 @@ def read_failures(run_folder: Path) -> dict[str, Failure]:
     for path in sorted((run_folder / FOLDER).glob("*.json")):
         try:
             failure = Failure(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+            require_types(failure)
+            if failure.key != path.stem:
+                raise ValueError("it is another unit's")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             failure = Failure(path.stem, f"{path} is damaged: {error}", "", "", "")
         failures[failure.key] = failure
     return failures

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half-written, and JSON that shows when it was changed."""
+"""Files that a reader never sees half-written and no stranger can write, and sealed JSON."""
 
 import hashlib
 import json
@@ -6,6 +6,15 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+
+def keep_others_from_writing() -> None:
+    """What this process and its children make from now on is never world-writable.
+
+    Everything else of the umask stays, so that a group can share what it makes.
+    """
+    # Nothing is open to anyone between the two calls, whatever other threads make meanwhile.
+    os.umask(os.umask(0o077) | 0o002)
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = False) -> None:
@@ -56,7 +65,10 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: the text was cut short or changed; a single flipped bit is enough.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or "digest" not in content:
         raise ValueError("it has no digest")
     digest = content.pop("digest")

@@ -243,7 +243,7 @@ def _read(path: Path) -> tuple[dict[str, Any], int]:
         mtime_ns = os.fstat(file.fileno()).st_mtime_ns
         try:
             content = json.loads(file.read())
-        except ValueError:
+        except (ValueError, RecursionError):
             content = {}  # damaged: it is judged by its time alone
     return (content if isinstance(content, dict) else {}), mtime_ns
 

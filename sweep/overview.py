@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from yaml import YAMLError
 
-from sweep.errors import StoreError
+from sweep.errors import StoreError, one_line
 from sweep.failures import Failure, read_failures
 from sweep.plan import KINDS, Plan, read_plan, sharing
 from sweep.progress import FILE as PROGRESS_FILE
 from sweep.progress import STATES, Snapshot, draw
 from sweep.run import CONFIG_FILE, PLAN_FILE
 from sweep.store import Store
+from sweep.typed import require_types
 from unlearning.errors import ConfigError
 
 STALE_AFTER_S = 30.0  # a driver writes its progress every 2 s
@@ -36,10 +35,13 @@ def open_run(run_folder: Path) -> tuple[Plan, Store]:
     plan = read_plan(run_folder / PLAN_FILE)
     path = run_folder / CONFIG_FILE
     try:
-        store = OmegaConf.select(OmegaConf.load(path), "output.store")
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        # Read as plain YAML: this file is resolved, and asks for nothing of the environment.
+        store = yaml.safe_load(path.read_text(encoding="utf-8"))["output"]["store"]
+        if not isinstance(store, str) or "\0" in store:
+            raise ValueError(f"output.store is {store!r}")
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; the same `usweep run` writes it again") from error
-    return plan, Store(Path(str(store)))
+    return plan, Store(Path(store))
 
 
 def plan_overview(plan: Plan, store: Store) -> dict[str, Any]:
@@ -73,9 +75,9 @@ def _seconds_an_epoch(plan: Plan, store: Store, key: str) -> float | None:
     unit = plan.units[key]
     try:
         training = store.read_record(unit.kind, key)["training"]
-    except StoreError:
-        return None
-    return float(sum(part["seconds"] for part in training.values()) / plan.epochs(unit))
+        return float(sum(part["seconds"] for part in training.values()) / plan.epochs(unit))
+    except (StoreError, KeyError, TypeError, AttributeError, OverflowError):
+        return None  # the report names what is damaged
 
 
 def _hours_left(epochs: Counter[str], measured: dict[str, list[float | None]]) -> float | None:
@@ -152,7 +154,8 @@ def run_status(run_folder: Path) -> Status:
     plan, store = open_run(run_folder)
     try:
         snapshot = Snapshot(**json.loads((run_folder / PROGRESS_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        require_types(snapshot)
+    except (OSError, ValueError, TypeError, RecursionError):
         snapshot = Snapshot(ended=True)
     is_alive = not snapshot.ended and time.time() - snapshot.updated < STALE_AFTER_S
     finished = {kind: store.keys(kind) for kind in KINDS}
@@ -184,20 +187,20 @@ def run_status(run_folder: Path) -> Status:
 
 def describe_status(status: Status) -> Group:
     """The state of a run for people."""
-    snapshot = status.snapshot
+    snapshot, name = status.snapshot, one_line(status.plan.name)
     parts: list[str | Text] = []
     left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
     if status.is_alive:
-        parts.append(f"{status.plan.name}: running on {snapshot.host}, process {snapshot.pid}")
+        parts.append(f"{name}: running on {one_line(snapshot.host)}, process {snapshot.pid}")
     elif left or status.failures:
-        parts.append(f"{status.plan.name}: not running; the same `usweep run` continues it")
+        parts.append(f"{name}: not running; the same `usweep run` continues it")
     else:
-        parts.append(f"{status.plan.name}: complete")
+        parts.append(f"{name}: complete")
     if snapshot.not_converged:
         parts.append(f"{snapshot.not_converged} units did not converge in this run's stage 1")
     for failure in status.failures.values():
         label = status.plan.units[failure.key].label
-        parts.append(Text(f"failed: {label}: {failure.cause}", style="red"))
+        parts.append(Text(one_line(f"failed: {label}: {failure.cause}"), style="red"))
     return Group(parts[0], draw(snapshot), *parts[1:])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +11,7 @@ from typing import Any
 
 from sweep.config import GridConfig, ResolvedConfig
 from sweep.files import write_atomically
+from sweep.typed import require_types
 from unlearning.config import Seeds, TrialSettings
 from unlearning.contrast import get_strategy
 from unlearning.datasets import find_prepared, nominal_facts
@@ -111,7 +113,6 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         content = json.loads(path.read_text())
-        name = content["name"]
         datasets = [_dataset_from_json(entry) for entry in content["datasets"]]
         units = [
             PlannedUnit(
@@ -124,17 +125,38 @@ def read_plan(path: Path) -> Plan:
             )
             for entry in content["units"]
         ]
+        plan = Plan(
+            content["name"],
+            {dataset.name: dataset for dataset in datasets},
+            {unit.key: unit for unit in units},
+        )
+        require_types(plan)
+        for unit in units:
+            _check_unit(unit, plan)
     except FileNotFoundError as error:
         raise ConfigError(f"{path.parent} is no run's folder: it has no {path.name}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged ({error}); the same `usweep run` writes it again"
         ) from error
-    return Plan(
-        name,
-        {dataset.name: dataset for dataset in datasets},
-        {unit.key: unit for unit in units},
-    )
+    return plan
+
+
+def _check_unit(unit: PlannedUnit, plan: Plan) -> None:
+    """Refuse a unit that no plan could have; its kind and key are names of folders.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if unit.kind not in KINDS or not re.fullmatch("[0-9a-f]{64}", unit.key):
+        raise ValueError(f"a unit of kind {unit.kind[:64]!r} and key {unit.key[:64]!r}")
+    if not {unit.dataset, *unit.also_in} <= set(plan.datasets):
+        raise ValueError(f"a unit of data set {unit.dataset[:64]!r}, which it does not list")
+    if plan.datasets[unit.dataset].num_classes == 0:
+        raise ValueError("a data set without classes")
+    has_ratio, has_strategy = unit.forget_ratio is not None, unit.strategy is not None
+    if (has_ratio, has_strategy) != (unit.kind != "original", unit.kind == "two_stage"):
+        raise ValueError(f"a unit of kind {unit.kind} with a ratio or strategy of another")
 
 
 def _dataset_from_json(entry: dict[str, Any]) -> PlannedDataset:

@@ -6,6 +6,8 @@ and an actor that is ready at once, with torch still to come, is seen by Tune as
 
 from typing import TYPE_CHECKING, Any
 
+from sweep.secrets import redact
+
 if TYPE_CHECKING:
     from sweep.worker import RunContext
 
@@ -22,7 +24,9 @@ def run_trial_in_worker(config: TrialConfig, context: "RunContext") -> None:
 
     from sweep.worker import Task, attempt
 
-    tune.report(attempt(context, Task(config["unit"], config["gpus"], config["stale"])))
+    report = attempt(context, Task(config["unit"], config["gpus"], config["stale"]))
+    # Here too, since this node may know secrets that the driver's does not.
+    tune.report({k: redact(part) if isinstance(part, str) else part for k, part in report.items()})
 
 
 def bundle(cpus: float, gpus: float, lane: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import DamagedError, DataChanged, LeaseLost, UnitHeld, UnitPaused
+from sweep.files import keep_others_from_writing
 from sweep.lease import Sign
 from sweep.plan import Plan, PlannedUnit
 from sweep.provenance import Provenance, now
@@ -55,6 +56,7 @@ def attempt(context: RunContext, task: Task) -> Report:
     Raises:
         Exception: the process is of no use any more, such as after an error of its GPU.
     """
+    keep_others_from_writing()
     if context.drain_file is not None and context.drain_file.exists():
         return {"state": "paused"}
     try:

@@ -59,6 +59,8 @@ COLUMNS = (
     *(*_EPOCHS, "seconds", "device", "commit", "record"),
 )
 
+LARGEST = 2**53  # counts and seconds beyond it are damage, and would overflow in sums
+
 Row = dict[str, Any]
 
 
@@ -120,8 +122,14 @@ def _accuracy(value: object, key: str) -> float:
 
 
 def _number(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise ValueError(f"{key} is {value!r}, not a number of 0 or more")
+    return value
+
+
+def _count(value: object, key: str) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"{key} is {value!r}, not a count")
     return value
 
 
@@ -138,17 +146,18 @@ def _state_row(record: Mapping[str, Any], kind: str, state: str) -> Row:
             row[f"{split}_accuracy"] = _accuracy(record["metrics"][key], key)
     if state in TRAINED_STATES[kind]:
         training = record["training"][state]
-        row |= {name: _number(training[name], name) for name in ("epochs", "samples", "seconds")}
+        row |= {name: _count(training[name], name) for name in ("epochs", "samples")}
+        row["seconds"] = _number(training["seconds"], "seconds")
         if training.get("best_epoch") is not None:
-            row["best_epoch"] = _number(training["best_epoch"], "best_epoch")
+            row["best_epoch"] = _count(training["best_epoch"], "best_epoch")
     if state == "neutralized":
         for name in ("first_epoch_at_random", "first_epoch_at_zero"):
             value = record["neutralization"][name]
-            row[name] = None if value is None else _number(value, name)
-    row["num_classes"] = _number(record["num_classes"], "num_classes")
+            row[name] = None if value is None else _count(value, name)
+    row["num_classes"] = _count(record["num_classes"], "num_classes")
     for split in ("train", "forget", "retain"):
         if split in record["counts"]:
-            row[f"num_{split}"] = _number(record["counts"][split], f"counts.{split}")
+            row[f"num_{split}"] = _count(record["counts"][split], f"counts.{split}")
     return row
 
 
@@ -267,7 +276,7 @@ def _columns(plan: "Plan", frame: pd.DataFrame) -> list[Column]:
             label = f"{label} ({name})"
         found = recorded.get(name)
         num_classes = dataset.num_classes or (None if found is None or pd.isna(found) else found)
-        chance = math.nan if num_classes is None else 1 / int(num_classes)
+        chance = math.nan if not num_classes else 1 / int(num_classes)
         stage_1 = dataset.settings.neutralization
         columns.append(
             Column(name, label, dataset.reader, chance, stage_1.max_epochs, stage_1.target)

@@ -17,6 +17,7 @@ from unlearning.datasets.reader import (
     OfficialSplit,
     Reader,
     numbered_classes,
+    require_room,
     stack_splits,
 )
 from unlearning.errors import DatasetError
@@ -116,7 +117,11 @@ def _load_member(path: Path, key: str) -> npt.NDArray[Any]:
                 f"{path} has no array {key!r}, only {', '.join(archive.files) or 'nothing'}; "
                 "save it with np.savez(path, images=..., labels=...)"
             )
-        array: npt.NDArray[Any] = archive[key]
+        name = f"{key}.npy"  # in full: another member could be called what NumPy shortens it to
+        require_room(path, archive.zip.getinfo(name).file_size)  # no more than that is unpacked
+        array: npt.NDArray[Any] = archive[name]
+        if not isinstance(array, np.ndarray):  # NumPy hands over the bytes of other files
+            raise ValueError(f"{name} in it is no array")
         return array
 
 

@@ -20,6 +20,8 @@ CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")  # alphabetical, as
 COLUMNS = ("lesion_id", "image_id", "dx")
 METADATA = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+FORMATS = ("JPEG", "PNG")
+MAX_PIXELS = 1 << 25  # the publisher's images have 270,000; several are decoded at a time
 NUM_NAMED = 3  # files named in an error about many
 
 logger = logging.getLogger(__name__)
@@ -130,7 +132,9 @@ def _locate_images(metadata: Path, folders: list[Path], records: list[Record]) -
     Raises:
         DatasetError: some are missing; says how many, and the first of them.
     """
-    found = {path.stem: path for folder in folders for path in folder.glob("*.jpg")}
+    found = {
+        path.stem: path for folder in folders for path in folder.glob("*.jpg") if path.is_file()
+    }
     missing = [record.image_id for record in records if record.image_id not in found]
     if missing:
         some = ", ".join(f"{image_id}.jpg" for image_id in missing[:NUM_NAMED])
@@ -151,19 +155,24 @@ def decode_centre_square(path: Path, image_size: int) -> Pixels:
     """Centre square of an image as RGB, [3, image_size, image_size].
 
     Raises:
-        DatasetError: the file is not an image, or is cut short.
+        DatasetError: the file is not an image, is cut short, or would fill the memory.
     """
     from PIL import Image
 
+    bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
     try:
-        with Image.open(path) as image:
+        # Two decoders only: some of the others start programs, such as Ghostscript.
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, allowed: {MAX_PIXELS:,}")
             side = min(image.size)
             left, top = ((length - side) // 2 for length in image.size)
             # Not resize(box=...): its filter reaches for pixels outside the box.
             square = image.convert("RGB").crop((left, top, left + side, top + side))
             resized = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, *bombs) as error:
         raise DatasetError(
-            f"{path} cannot be decoded ({error}); it is damaged or cut short, fetch it again"
+            f"{path} cannot be decoded as {' or '.join(FORMATS)} ({error}); it is damaged, cut "
+            "short or something else, fetch it again"
         ) from error
     return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from unlearning.datasets.reader import (
     OfficialSplit,
     Reader,
     numbered_classes,
+    require_room,
     stack_splits,
 )
 from unlearning.errors import DatasetError
@@ -33,6 +35,7 @@ STEMS = (
     "t10k-labels-idx1-ubyte",
 )
 UNSIGNED_BYTES = 8
+DEFLATE_RATIO = 1032  # how many bytes one compressed byte can stand for at most
 FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -102,23 +105,37 @@ def read_idx(path: Path, num_dimensions: int) -> Pixels:
     Raises:
         DatasetError: it is not such a file, or holds more or fewer bytes than it announces.
     """
-    content = _content(path)
-    header_size = 4 + 4 * num_dimensions
+    try:
+        with _open(path) as file:
+            shape = _read_shape(path, file, num_dimensions)
+            size = math.prod(shape)
+            # Never more than is announced, and room for no more than the file can hold.
+            most = min(size, path.stat().st_size * (DEFLATE_RATIO if _is_compressed(path) else 1))
+            require_room(path, most)
+            content = file.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(
+            f"{path} is damaged or cut short ({error}); delete it and fetch it again"
+        ) from error
+    if len(content) != size:
+        fault, more = ("cut short", "") if len(content) < size else ("too long", " or more")
+        header_size = 4 + 4 * num_dimensions
+        raise DatasetError(
+            f"{path} is {fault}: it holds {header_size + len(content)} bytes{more}, its header "
+            f"announces {header_size + size}; delete it and fetch it again"
+        )
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_shape(path: Path, file: BinaryIO, num_dimensions: int) -> tuple[int, ...]:
+    header = file.read(4 + 4 * num_dimensions)
     expected = bytes([0, 0, UNSIGNED_BYTES, num_dimensions])
-    if content[:4] != expected or len(content) < header_size:
+    if header[:4] != expected or len(header) < 4 + 4 * num_dimensions:
         raise DatasetError(
             f"{path} is not an idx file of {num_dimensions} dimensions: it begins with "
-            f"{content[:4].hex(' ') or 'nothing'}, expected {expected.hex(' ')}"
+            f"{header[:4].hex(' ') or 'nothing'}, expected {expected.hex(' ')}"
         )
-    shape = struct.unpack(f">{num_dimensions}I", content[4:header_size])
-    size = header_size + math.prod(shape)
-    if len(content) != size:
-        fault = "cut short" if len(content) < size else "too long"
-        raise DatasetError(
-            f"{path} is {fault}: it holds {len(content)} bytes, its header announces {size}; "
-            "delete it and fetch it again"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=header_size).reshape(shape)
+    return struct.unpack(f">{num_dimensions}I", header[4:])
 
 
 def _plain_or_compressed(plain: Path) -> Path:
@@ -126,16 +143,12 @@ def _plain_or_compressed(plain: Path) -> Path:
     return compressed if compressed.exists() and not plain.exists() else plain
 
 
-def _content(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DatasetError(
-            f"{path} is damaged or cut short ({error}); delete it and fetch it again"
-        ) from error
+def _is_compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if _is_compressed(path) else path.open("rb")
 
 
 def _read_split(images: Path, labels: Path) -> OfficialSplit:

@@ -131,6 +131,9 @@ def fetch(source: SourceConfig, data_root: Path, *, download: bool) -> list[Path
             f"data set {reader.name} is not there: missing {names}{more}. "
             f"To get the files: {reader.obtain}{way}"
         )
+    for path in files:
+        if not path.is_file() and not path.is_dir():  # a pipe or a device can be read for ever
+            raise DatasetError(f"{path} is neither a file nor a folder; {reader.obtain}")
     return files
 
 
@@ -186,7 +189,7 @@ def _is_changed(recorded: FileStamp, data_root: Path) -> bool:
     path = data_root / recorded.path
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path can be like that
         return False  # gone or out of reach: the prepared copy stands for it
     return (status.st_size, status.st_mtime_ns) != (recorded.size, recorded.mtime_ns)
 
@@ -228,8 +231,9 @@ def _build(source: SourceConfig, data_root: Path, folder: Path, download: bool) 
         with _temporary_folder(folder) as temporary:
             try:
                 raw = reader.read(source, data_root)
-            except OSError as error:
-                raise DatasetError(f"data set {reader.name} cannot be read: {error}") from error
+            except (OSError, MemoryError) as error:
+                what = error if isinstance(error, OSError) else "it does not fit into the memory"
+                raise DatasetError(f"data set {reader.name} cannot be read: {what}") from error
             check_raw(raw, reader.name)
             recipe = _recipe(source, data_root)
             manifest = write_prepared(raw, temporary, reader.name, recipe, stamps)

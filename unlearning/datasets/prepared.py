@@ -8,6 +8,7 @@ Shape letters: N = images, C = channels, H = height, W = width.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def read_manifest(folder: Path) -> Manifest:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r} where {FORMAT} is read")
         num_images, channels, height, width = (int(size) for size in data["images_shape"])
-        return Manifest(
+        manifest = Manifest(
             name=str(data["name"]),
             fingerprint=str(data["fingerprint"]),
             images_shape=(num_images, channels, height, width),
@@ -199,10 +200,26 @@ def read_manifest(folder: Path) -> Manifest:
                 for file in data["originals"]
             ),
         )
+        _check_manifest(manifest)
+        return manifest
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist; the data set must be prepared first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DatasetError(_damaged(path, repr(error))) from error
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """Refuse what cannot be true whatever the arrays hold; with those it is compared when opened.
+
+    Raises:
+        ValueError: says which promise of `RawDataset` is broken.
+    """
+    if not re.fullmatch("[0-9a-f]{64}", manifest.fingerprint):
+        raise ValueError(f"fingerprint {manifest.fingerprint[:64]!r}")
+    if not 0 <= manifest.num_official_test < manifest.images_shape[0]:
+        raise ValueError(f"a test split of {manifest.num_official_test} images")
+    if len(manifest.class_names) < 2:
+        raise ValueError(f"{len(manifest.class_names)} classes")
 
 
 def open_prepared(folder: Path, *, verify: bool = False) -> PreparedDataset:
@@ -220,6 +237,10 @@ def open_prepared(folder: Path, *, verify: bool = False) -> PreparedDataset:
     images = _open_array(folder / IMAGES, "|u1", shape)
     labels = _open_array(folder / LABELS, "<i8", shape[:1])
     groups = _open_array(folder / GROUPS, "<i8", shape[:1]) if manifest.has_groups else None
+    low, high, num_classes = int(labels.min()), int(labels.max()), len(manifest.class_names)
+    if low < 0 or high >= num_classes:
+        what = f"labels are {low} to {high}, recorded are {num_classes} classes"
+        raise DatasetError(_damaged(folder / LABELS, what))
     dataset = PreparedDataset(
         name=manifest.name,
         fingerprint=manifest.fingerprint,

@@ -3,6 +3,7 @@
 Shape letters: N = images, C = channels, H = height, W = width.
 """
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,20 @@ class OfficialSplit:
     images: Pixels  # [N, C, H, W]
     labels: Integers  # [N]
     origin: Path  # the file to name when something is wrong
+
+
+def require_room(path: Path, num_bytes: int) -> None:
+    """Refuse a compressed file that could only fill the memory: a small one can announce anything.
+
+    Raises:
+        DatasetError: its content is larger than this machine's memory.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > memory:
+        raise DatasetError(
+            f"{path} holds {num_bytes:,} bytes once unpacked, more than this machine's memory "
+            f"of {memory:,}; use a smaller file, or a larger machine"
+        )
 
 
 def numbered_classes(num_classes: int) -> tuple[str, ...]:

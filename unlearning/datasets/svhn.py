@@ -19,6 +19,8 @@ from unlearning.datasets.reader import (
 from unlearning.errors import DatasetError
 
 FILENAMES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+# MATLAB's names for arrays of numbers; its other kinds nest.
+NUMERIC = {"double", "single", *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 class SvhnReader(Reader):
@@ -63,11 +65,15 @@ def read_mat(path: Path) -> OfficialSplit:
     Raises:
         DatasetError: the file is damaged, cut short or holds something else.
     """
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        # By their headers first: SciPy overflows C's stack on cells that are nested deeply.
+        for name, _, kind in whosmat(path):
+            if name in ("X", "y") and kind not in NUMERIC:
+                raise _damaged(path, f"{name} is a {kind}, not an array of numbers")
         content: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
-    except FileNotFoundError:
+    except (DatasetError, FileNotFoundError):
         raise
     except Exception as error:  # SciPy's parser raises a dozen types on damaged files
         raise _damaged(path, repr(error)) from error

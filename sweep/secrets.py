@@ -1,0 +1,55 @@
+"""Keys of services, which must not be written down or shown, whatever a configuration asks for."""
+
+import netrc
+import os
+import sys
+from functools import cache
+from typing import Any, TextIO, cast
+
+VARIABLES = ("WANDB_API_KEY",)
+MIN_LENGTH = 8  # anything shorter is no key, and hiding it would blot out ordinary words
+HIDDEN = "[redacted]"
+
+
+def redact(text: str) -> str:
+    """The text with every known secret of this process's environment hidden."""
+    found = {os.environ.get(name, "").strip() for name in VARIABLES} | _keys_of_netrc(_netrc_path())
+    for secret in sorted(found, key=len, reverse=True):
+        if len(secret) >= MIN_LENGTH:
+            text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _netrc_path() -> str:
+    return os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+
+
+@cache
+def _keys_of_netrc(path: str) -> frozenset[str]:
+    """Passwords for Weights & Biases, where `wandb login` leaves them."""
+    try:
+        hosts = netrc.netrc(path).hosts
+    except (OSError, ValueError, netrc.NetrcParseError):
+        return frozenset()
+    return frozenset(key for host, (_, _, key) in hosts.items() if "wandb" in host)
+
+
+class Redacted:
+    """A stream that hides secrets in what is written to it, and is otherwise the stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text without its secrets."""
+        return self._stream.write(redact(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_console() -> None:
+    """Hide secrets in everything that this process prints from now on, tracebacks included."""
+    if not isinstance(sys.stdout, Redacted):
+        sys.stdout = cast(TextIO, Redacted(sys.stdout))
+        sys.stderr = cast(TextIO, Redacted(sys.stderr))
