@@ -98,6 +98,11 @@ class Leases:
         seen = self._newest(key)
         return {} if seen is None else _read(self._path(key, seen.sign.generation))[0]
 
+    def is_alive_here(self, key: str) -> bool:
+        """Whether the holder is a living process of this machine; needs no watching either."""
+        content = self.holder(key)
+        return _is_of_this_machine(content) and not _is_gone(content)
+
     def remove(self, key: str) -> None:
         """Remove all leases for `key`, of which nobody will need one any more."""
         _remove_folder(self.root / key)
@@ -271,9 +276,13 @@ def _machine() -> dict[str, str]:
         return {}
 
 
-def _is_gone(content: dict[str, Any]) -> bool:
+def _is_of_this_machine(content: dict[str, Any]) -> bool:
     machine = _machine()
-    if not machine or {name: content.get(name) for name in machine} != machine:
+    return bool(machine) and {name: content.get(name) for name in machine} == machine
+
+
+def _is_gone(content: dict[str, Any]) -> bool:
+    if not _is_of_this_machine(content):
         return False  # another machine's: its pids mean nothing here
     pid = content.get("pid")
     return isinstance(pid, int) and born(pid) != content.get("born")

@@ -160,9 +160,8 @@ def only_driver(run_folder: Path, takeover_s: float, console: Console) -> Iterat
     try:
         while (lease := leases.acquire(DRIVER, stale)) is None:
             holding, sign = watch.look(DRIVER)
-            if first is None:
-                first = sign
-            elif sign is not None and sign != first:
+            first = first or sign
+            if leases.is_alive_here(DRIVER) or (sign is not None and sign != first):
                 holder = leases.holder(DRIVER)
                 raise SweepError(
                     f"process {holder.get('pid')} on {holder.get('host')} is running "

@@ -192,6 +192,8 @@ class Store:
             raise DamagedError(path, f"damaged or unreadable ({error}); {_MEND}") from error
         if record.get("schema") != SCHEMA:
             raise DamagedError(path, f"not a record of schema {SCHEMA}; {_MEND}")
+        if not isinstance(record.get("files"), dict):
+            raise DamagedError(path, f"it names no files; {_MEND}")
         if record.get("key") != key or record.get("kind") != kind:
             raise DamagedError(path, f"the record of another unit; {_MEND}")
         return record

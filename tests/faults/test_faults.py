@@ -1,4 +1,7 @@
-"""Whatever happens, no unit is lost, none is repeated, and no table differs by a byte."""
+"""Whatever happens, no unit is lost, none is repeated, and no table differs by a byte.
+
+Each test starts whole sweeps, which takes half a minute and more: most run with `make test-all`.
+"""
 
 import os
 import random
@@ -42,17 +45,14 @@ def check(sweep: Disturbed, undisturbed: dict[str, bytes]) -> None:
     assert sweep.store.leases.keys() == []
 
 
-def test_kills_and_damage_cost_time_and_nothing_else(
-    undisturbed: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_kills_cost_time_and_nothing_else(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     sweep, counts = Disturbed(tmp_path), Counts()
     faults = [
         "SIGKILL of the driver",
-        "file cut short or changed",
         "SIGKILL of a trial that holds a lease",  # the last: the sweep goes on by itself
     ]
     disturb_until_done(sweep, faults, random.Random(3), counts)
-    assert counts.injected.total() == 3
+    assert counts.injected.total() == 2
     assert (counts.units_lost, counts.units_repeated) == (0, 0)
     check(sweep, undisturbed)
 
@@ -69,6 +69,7 @@ def test_every_kind_of_fault_costs_time_and_nothing_else(
     check(sweep, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_sweep_in_time_and_units_continue_where_they_were(
     undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -107,15 +108,6 @@ def test_two_drivers_racing_on_one_store_compute_each_unit_once(
     assert computed == UNITS
 
 
-def test_a_second_driver_of_the_same_run_is_refused(tmp_path: Path) -> None:
-    sweep = Disturbed(tmp_path)
-    first = sweep.start()
-    assert sweep.wait_for_epochs(1, first)
-    assert sweep.finish(sweep.start()) == 2
-    assert f"process {first.pid} on" in sweep.log and "is running tiny already" in sweep.log
-    assert sweep.finish(first) == 0, sweep.log
-
-
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -127,6 +119,7 @@ with lease.Leases(Path(sys.argv[1])).acquire(sys.argv[2]) as held:
 """
 
 
+@pytest.mark.slow
 def test_a_holder_on_another_machine_that_dies_is_replaced_within_the_stated_time(
     undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -162,6 +155,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_clearly_and_harms_nothing(
     undisturbed: dict[str, bytes], tmp_path: Path, small_disk: Path
 ) -> None:
@@ -193,6 +187,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_units_of_a_node_that_is_lost_continue_on_another(
     undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rich.console import Console
 from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
 from sweep.errors import SweepError
-from sweep.run import RunOptions, run_sweep
+from sweep.run import RunOptions, only_driver, run_sweep
 from sweep.store import Store
 from sweep.worker import RunContext
 
@@ -215,6 +216,25 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     status = usweep_here("status", folder / "runs" / "tiny")
     assert "not running; the same `usweep run` continues it" in status.stdout
     assert (folder / "runs" / "tiny" / "report" / "report.md").is_file()
+
+
+def test_a_second_driver_of_a_run_is_refused_while_the_first_shows_life(
+    tiny: ResolvedConfig,
+) -> None:
+    folder = tiny.sweep.run_folder
+    with only_driver(folder, 60, Console(quiet=True)) as lease:
+        refusal = rf"process {os.getpid()} on .* is running tiny already"
+        with pytest.raises(SweepError, match=refusal):
+            run_sweep(tiny, RunOptions(), Console(quiet=True))
+        # Elsewhere its process cannot be looked up, but its lease is seen to move.
+        holder = json.loads(lease.path.read_text())
+        lease.path.write_text(json.dumps(holder | {"boot": "another machine"}))
+        moving = threading.Timer(0.5, os.utime, [lease.path])
+        moving.start()
+        with pytest.raises(SweepError, match=refusal):
+            run_sweep(tiny, RunOptions(), Console(quiet=True))
+    with only_driver(folder, 60, Console(quiet=True)):
+        pass
 
 
 def _note_worker(context: RunContext, key: str) -> str:

@@ -185,6 +185,7 @@ def test_what_a_kill_while_publishing_leaves_is_removed_and_work_under_way_is_no
         record(key="cd" * 32),
         record(kind="original"),
         seal({"schema": SCHEMA + 1, "key": KEY, "kind": "scratch"}),
+        seal({"schema": SCHEMA, "key": KEY, "kind": "scratch"}),
         record().replace(KEY[:4], "abac"),
         json.dumps({"schema": SCHEMA, "key": KEY, "kind": "scratch", "files": {}}),
     ],
