@@ -26,8 +26,6 @@ from fault_harness import (
     tables,
 )
 
-from sweep.searcher import is_lost_node
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
@@ -211,6 +209,8 @@ def test_units_of_a_node_that_is_lost_continue_on_another(
         assert cluster.stdout.readline() == "removed\n"
         assert sweep.finish(driver) == 0, sweep.log
         assert "FAILED" not in sweep.log
+        from sweep.searcher import is_lost_node  # imports Ray, which other tests want unimported
+
         # Ray's reason, by which a lost node is told from a lost worker.
         lost = re.search(r"seed 0: (.*); it continues on another worker", sweep.log)
         assert lost is not None and is_lost_node(lost[1]), sweep.log
