@@ -137,6 +137,7 @@ class MadeUpSweep:
             }
         record = {
             "schema": SCHEMA,
+            "files": {},
             "key": unit.key,
             "kind": unit.kind,
             "outcome": outcome,
