@@ -183,6 +183,7 @@ def _wait_for_units(folder: Path, count: int, driver: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
+@pytest.mark.slow  # tests/faults has the same in one sweep, and compares more
 def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
     finished: Path, tiny_file: Path
 ) -> None:
@@ -295,6 +296,7 @@ def _die_once(context: RunContext, key: str) -> str:
     return _note_worker(context, key)
 
 
+@pytest.mark.slow  # tests/faults has the same in one sweep, and compares more
 def test_a_lost_worker_is_replaced_and_its_unit_tried_again(tiny: ResolvedConfig) -> None:
     summary = run_sweep(tiny, RunOptions(num_cpus=2, compute=_die_once), Console(quiet=True))
     assert summary.counts == {"done": UNITS, "failed": 0, "blocked": 0, "not_converged": 0}

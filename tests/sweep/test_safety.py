@@ -350,6 +350,7 @@ def test_a_worker_makes_nothing_that_is_world_writable(
     assert set(world_writable(tmp_path)) == made_before
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_makes_nothing_that_is_world_writable(
     tiny_file: Path, tmp_path: Path
 ) -> None:
