@@ -73,8 +73,6 @@ def attempt(context: RunContext, task: Task) -> Report:
         return {"state": "damaged", "damaged": error.path.parent.name, "cause": str(error)}
     except Exception as error:
         return _report_of(error, Store(context.store_root))
-    finally:
-        gc.collect()  # what an exception's frames held, on a GPU too
 
 
 def _report_of(error: Exception, store: Store) -> Report:
@@ -82,6 +80,8 @@ def _report_of(error: Exception, store: Store) -> Report:
     if refusal is not None:
         return {"state": "unwritable", "cause": refusal}
     if _is_out_of_gpu_memory(error):
+        error.__traceback__ = None  # its frames hold what filled the memory
+        gc.collect()
         return {"state": "out_of_memory", "cause": _first_line(error)}
     if type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error"):
         raise error  # every later unit of this process would fail with it
