@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterError
+
 # Ray's sockets live under its temporary folder, and a socket's path is limited to 107 bytes.
 _MAX_TEMP_PATH = 40
 _PREFIX = "usweep-"
@@ -22,10 +24,6 @@ _OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not t
 # others can reach, for the sake of clusters; the second setting, which has the same effect on
 # every system in spite of its name, tells it that there will be no cluster.
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-
-
-class ClusterError(Exception):
-    """There is no Ray to run on; the message says why and what to do."""
 
 
 def available_cpus() -> int:

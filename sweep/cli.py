@@ -265,7 +265,7 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
 
 def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
-    from cluster.local import ClusterError
+    from cluster.errors import ClusterError
     from sweep.errors import SweepError, one_line
     from sweep.files import keep_others_from_writing
     from sweep.secrets import redact_console

@@ -8,7 +8,7 @@
     ├── LeaseLost           a unit was taken over, because its holder seemed to be gone
     └── UnitPaused          a unit stopped at a checkpoint, because its sweep ends
 
-`cluster.local.ClusterError`, for no Ray to run on, stands apart: that package knows no sweep.
+`cluster.errors.ClusterError`, for no Ray to run on, stands apart: that package knows no sweep.
 """
 
 from pathlib import Path
