@@ -52,7 +52,8 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
 @pytest.mark.parametrize("told", [{}, {"RAY_AUTH_MODE": "token"}])
 def test_a_ray_that_was_imported_too_early_to_be_private_is_refused(told: dict[str, str]) -> None:
     code = (
-        "import ray; from cluster.errors import ClusterError; from cluster.local import ray_cluster\n"
+        "import ray\nfrom cluster.errors import ClusterError\n"
+        "from cluster.local import ray_cluster\n"
         "try:\n    with ray_cluster(num_cpus=1): pass\n"
         "except ClusterError as error: print(error)"
     )
