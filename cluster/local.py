@@ -6,18 +6,16 @@ import secrets
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cluster.cgroup import cpu_quota
 from cluster.errors import ClusterError
+from cluster.temporary import temporary_folder
 
-# Ray's sockets live under its temporary folder, and a socket's path is limited to 107 bytes.
-_MAX_TEMP_PATH = 40
-_PREFIX = "usweep-"
 _OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
 # Ray's servers listen on loopback alone where their node's address is 127.0.0.1, and on every
 # address otherwise. On Linux ray.init replaces a 127.0.0.1 that it is given by an address that
@@ -27,26 +25,16 @@ _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def available_cpus() -> int:
-    """Processors that this process may use: affinity and cgroup quota, not the host's count."""
+    """Processors that this process may use: affinity, SLURM's share and cgroup quota.
+
+    Not the host's count, which Ray would take.
+    """
     count = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
+    share = os.environ.get("SLURM_CPUS_PER_TASK", "") if "SLURM_STEP_ID" in os.environ else ""
+    if share.isdigit():
+        count = min(count, int(share))
+    quota = cpu_quota()
     return count if quota is None else max(1, min(count, int(quota)))
-
-
-def _cgroup_quota() -> float | None:
-    """CPUs that the cgroup allows, or None without a limit."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()  # version 2
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        version_1 = Path("/sys/fs/cgroup/cpu")
-        limit = (version_1 / "cpu.cfs_quota_us").read_text()
-        period = (version_1 / "cpu.cfs_period_us").read_text()
-        return None if int(limit) <= 0 else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def available_gpus() -> int:
@@ -108,12 +96,14 @@ def ray_cluster(
 
 def _connect(options: dict[str, Any]) -> None:
     import ray
+    from ray.exceptions import AuthenticationError
 
+    refusals = (ConnectionError, TimeoutError, ValueError, RuntimeError, OSError)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ClusterError(f"no Ray at {options['address']}: {first_line}") from error
+    except (*refusals, AuthenticationError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterError(f"no Ray at {options['address']}: {words}") from error
 
 
 def _require_answer(address: str) -> None:
@@ -127,29 +117,6 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ClusterError(f"nothing answers at the Ray address {address}: {error}") from error
-
-
-def temporary_folder() -> Path:
-    """A new private folder with a short path; those that dead processes left are removed."""
-    parent = Path(tempfile.gettempdir())
-    if len(str(parent)) > _MAX_TEMP_PATH - 15:
-        parent = Path("/tmp")
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        is_ours = folder.is_dir() and folder.stat().st_uid == os.getuid()
-        if is_ours and pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _quiet_ray() -> None:

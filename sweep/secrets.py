@@ -13,14 +13,22 @@ HIDDEN = "[redacted]"
 
 def redact(text: str) -> str:
     """The text with every known secret of this process's environment hidden."""
-    found = {os.environ.get(name, "").strip() for name in VARIABLES} | _keys_of_netrc(_netrc_path())
+    found = {os.environ.get(name, "").strip() for name in VARIABLES} | _keys_of_netrc(netrc_path())
     for secret in sorted(found, key=len, reverse=True):
         if len(secret) >= MIN_LENGTH:
             text = text.replace(secret, HIDDEN)
     return text
 
 
-def _netrc_path() -> str:
+def source_of_key() -> str | None:
+    """Where the key for Weights & Biases comes from, None if there is none."""
+    if os.environ.get(VARIABLES[0], "").strip():
+        return VARIABLES[0]
+    return netrc_path() if _keys_of_netrc(netrc_path()) else None
+
+
+def netrc_path() -> str:
+    """The file where `wandb login` leaves keys."""
     return os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ def test_cpus_follow_the_cgroup(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(local, "_cgroup_quota", lambda: quota)
+    monkeypatch.setattr(local, "cpu_quota", lambda: quota)
     assert available_cpus() == expected
 
 
@@ -61,29 +60,6 @@ def test_a_ray_that_was_imported_too_early_to_be_private_is_refused(told: dict[s
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert "process of its own" in done.stdout
-
-
-def test_temporary_folders_are_short_private_and_those_of_the_dead_are_removed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: "/tmp")
-    dead = Path("/tmp/usweep-999999999-test")
-    dead.mkdir(exist_ok=True)
-    alive = local.temporary_folder()
-    other = local.temporary_folder()
-    try:
-        assert not dead.exists()
-        assert alive.is_dir()
-        assert len(str(other)) < 40
-        assert other.stat().st_mode & 0o777 == 0o700
-    finally:
-        alive.rmdir()
-        other.rmdir()
-    long = "/tmp/" + "x" * 60
-    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: long)
-    folder = local.temporary_folder()
-    folder.rmdir()
-    assert len(str(folder)) < 40
 
 
 LIFE = """
