@@ -6,7 +6,7 @@ one before and names it: at every moment a whole checkpoint is there, or none.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Pace:
     """Decides after each epoch of a unit whether to write a checkpoint, and whether to stop."""
 
     work: Work
-    drain_file: Path | None  # where it exists, the sweep is ending
+    drain_files: Collection[Path]  # where one exists, the sweep is ending, or its node is leaving
     every_s: float
     facts: dict[str, Any]
     clock: Callable[[], float] = time.monotonic
@@ -86,7 +86,7 @@ class Pace:
             return
         self._checked = now
         self.work.lease.require()
-        is_ending = self.drain_file is not None and self.drain_file.exists()
+        is_ending = any(path.exists() for path in self.drain_files)
         if is_due or is_ending:
             key = self.work.lease.key
             write_checkpoint(self.work.folder, key, make_checkpoint(), self.facts)

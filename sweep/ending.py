@@ -2,12 +2,15 @@
 
 What is being computed is asked to stop at its next checkpoint, by a file that the workers look for.
 After the grace time the rest is ended as it is; it continues from the checkpoint before.
+
+Whoever is not its parent asks by a file instead of a signal: `usweep cancel`, and what supervises
+it on a cluster, where SLURM may send the same signal itself and two of them mean at once.
 """
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -16,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOOK_EVERY_S = 1.0  # for files that ask
 
 
 class Ending:
@@ -24,13 +28,23 @@ class Ending:
     The first Ctrl-C or SIGTERM begins the end, the second is the end.
     """
 
-    def __init__(self, drain_file: Path, grace_s: float, console: Console) -> None:
+    def __init__(
+        self,
+        drain_file: Path,
+        grace_s: float,
+        console: Console,
+        requests: Mapping[str, Path] | None = None,
+    ) -> None:
+        """`requests`: by who asks, a file whose existence asks to end like a signal."""
         self.drain_file, self._grace_s, self._console = drain_file, grace_s, console
-        self.signal_name: str | None = None
+        self._requests = requests or {}
+        self._asked_by: str | None = None
+        self.asked_by: str | None = None  # a signal's name, or one of `requests`
         self.reason: str | None = None  # what went wrong; None if somebody asked
         self.on_begin: Callable[[], None] = lambda: None
         self._timer: threading.Timer | None = None
         self._before: dict[signal.Signals, object] = {}
+        self._left = threading.Event()
 
     @property
     def has_begun(self) -> bool:
@@ -56,15 +70,26 @@ class Ending:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.has_begun:
             os._exit(128 + number)
-        self.signal_name = signal.Signals(number).name
+        self.asked_by = self._asked_by or signal.Signals(number).name
         self._console.print(
-            f"{self.signal_name}: ending; what is finished is kept, and units under way stop at a "
+            f"{self.asked_by}: ending; what is finished is kept, and units under way stop at a "
             f"checkpoint within {self._grace_s:g} s (once more to end at once)",
             soft_wrap=True,
         )
         self._begin()
         if not _is_tune_running():
             raise KeyboardInterrupt
+
+    def _look_for_requests(self) -> None:
+        while not self.has_begun:
+            for name, path in self._requests.items():
+                if path.exists() and not self.has_begun:
+                    self._asked_by = name
+                    # To the main thread, which alone can leave whatever it is doing.
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+            if self._left.wait(_LOOK_EVERY_S):
+                return
 
     def listen(self) -> None:
         """Take the signals, also back from a Ray that has just been started."""
@@ -75,9 +100,12 @@ class Ending:
     def __enter__(self) -> "Ending":
         self.drain_file.unlink(missing_ok=True)
         self.listen()
+        if self._requests:
+            threading.Thread(target=self._look_for_requests, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._left.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._timer is not None:

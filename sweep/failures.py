@@ -38,6 +38,11 @@ def write_failure(run_folder: Path, failure: Failure) -> None:
     write_atomically(path, json.dumps(dataclasses.asdict(failure), indent=1))
 
 
+def has_failed(run_folder: Path, key: str) -> bool:
+    """Whether a failure of this unit was recorded."""
+    return (run_folder / FOLDER / f"{key}.json").exists()
+
+
 def clear_failures(run_folder: Path) -> None:
     """Forget all failures: the units are about to be tried again."""
     for path in (run_folder / FOLDER).glob("*.json"):

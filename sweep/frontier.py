@@ -54,6 +54,11 @@ class Frontier:
         return self._open == 0
 
     @property
+    def has_unstarted(self) -> bool:
+        """Whether a unit is ready, or waits for a parent; looks at every unit."""
+        return any(state in (State.WAITING, State.READY) for state in self._state.values())
+
+    @property
     def blocked(self) -> set[str]:
         """Units that cannot be computed, since one that they descend from failed."""
         return {key for key, state in self._state.items() if state is State.BLOCKED}

@@ -93,6 +93,11 @@ class Leases:
         seen = self._newest(key)
         return seen is not None and seen.is_dead
 
+    def is_held(self, key: str) -> bool:
+        """Whether somebody has the lease who is not known to be gone."""
+        seen = self._newest(key)
+        return seen is not None and not seen.is_dead
+
     def holder(self, key: str) -> dict[str, Any]:
         """What is known of the holder: host and pid; empty where nobody holds the lease."""
         seen = self._newest(key)

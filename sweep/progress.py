@@ -94,9 +94,16 @@ class Progress:
     """Counts units as they start and end; draws itself where there is a terminal."""
 
     def __init__(
-        self, plan: Plan, done: Collection[str], run_folder: Path, console: Console
+        self,
+        plan: Plan,
+        done: Collection[str],
+        folder: Path,
+        console: Console,
+        failures_in: Path | None = None,
     ) -> None:
-        self._plan, self._run_folder, self._console = plan, run_folder, console
+        """`folder` is the run's, or a worker's, whose failures go to the run's: `failures_in`."""
+        self._plan, self._folder, self._console = plan, folder, console
+        self._failures_in = failures_in or folder
         self._state = {key: "waiting" for key in plan.units} | {key: "done" for key in done}
         self._counts = Counter((plan.units[key].kind, s) for key, s in self._state.items())
         self._num_before = len(done)
@@ -166,16 +173,20 @@ class Progress:
     def failed(self, failure: Failure, blocked: Collection[str]) -> None:
         """A unit failed for good; `blocked` are all units that have lost a parent so far."""
         with suppress(OSError):  # said on the console all the same
-            write_failure(self._run_folder, failure)
-        self._move(failure.key, "failed")
-        self._time_left.dropped(failure.key)
-        for key in blocked:
-            if self._state[key] == "waiting":
-                self._move(key, "blocked")
-                self._time_left.dropped(key)
+            write_failure(self._failures_in, failure)
+        self.failed_elsewhere(failure.key, blocked)
         line = f"FAILED {self._plan.units[failure.key].label}: {failure.cause}"
         self._ended(line)
         self._console.print(Text(line, style="red"))
+
+    def failed_elsewhere(self, key: str, blocked: Collection[str]) -> None:
+        """A unit failed with another worker, which has said so."""
+        self._move(key, "failed")
+        self._time_left.dropped(key)
+        for descendant in blocked:
+            if self._state[descendant] == "waiting":
+                self._move(descendant, "blocked")
+                self._time_left.dropped(descendant)
 
     def _ended(self, line: str) -> None:
         self._last_ended = [*self._last_ended[-3:], line]
@@ -206,7 +217,7 @@ class Progress:
             self._written = now
             snapshot = self.snapshot(ended)
             with suppress(OSError):  # a full disk: the sweep itself may still find room
-                write_atomically(self._run_folder / FILE, json.dumps(asdict(snapshot)))
+                write_atomically(self._folder / FILE, json.dumps(asdict(snapshot)))
             if self._live is not None:
                 self._live.update(draw(snapshot, self._last_ended))
         if self._live is None and now - self._printed >= LINE_EVERY_S:

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.local import ray_cluster, temporary_folder
+from cluster.local import ray_cluster
+from cluster.temporary import temporary_folder
 from sweep.config import ResolvedConfig
 from sweep.ending import Ending
 from sweep.errors import DamagedError, SweepError
@@ -21,7 +23,8 @@ from sweep.files import write_atomically
 from sweep.frontier import Frontier
 from sweep.lanes import LanePool
 from sweep.lease import HEARTBEAT_S, Holding, Lease, Leases, Watch
-from sweep.plan import KINDS, Plan, make_plan
+from sweep.nodes import Nodes, NodeWatch, wait_for_nodes
+from sweep.plan import KINDS, Plan, make_plan, read_plan
 from sweep.progress import Progress
 from sweep.provenance import Provenance
 from sweep.store import Store
@@ -31,6 +34,9 @@ from unlearning.datasets import find_prepared, prepare
 
 CLEANUP_S = 5  # for Tune to stop workers that the grace time did not end
 CONFIG_FILE, PLAN_FILE, DRAIN_FILE = "config.yaml", "plan.json", "drain"
+CANCEL_FILE = "cancel"  # where it exists, whoever computes this run ends
+WORKERS_FOLDER, CLUSTER_FOLDER = "workers", "cluster"
+SUPERVISOR_FILE = "CLUSTER_DRAIN_FILE"  # variable; see cluster/allocation.py
 DRIVER = "driver"  # lease in the run's folder: one driver at a time
 
 
@@ -43,7 +49,7 @@ class RunSummary:
     num_before: int  # units that the store held already
     num_computed: int  # by this run; others may have been computed by another sweep meanwhile
     elapsed_s: float
-    interrupted_by: str | None = None  # name of a signal
+    interrupted_by: str | None = None  # name of a signal, or who else asked for it
     stopped_by: str | None = None  # what went wrong for all units alike
 
     @property
@@ -57,6 +63,8 @@ class RunOptions:
     """How, not what, to compute."""
 
     address: str | None = None  # of an existing Ray; None starts one here
+    wait_nodes: int = 1  # of an existing Ray, that can compute, before anything starts
+    worker: str | None = None  # name of one of several that work on a run; None: its only driver
     num_cpus: int | None = None  # for a Ray started here; None: all that may be used
     num_gpus: int | None = None
     plugins: str = ""
@@ -69,25 +77,37 @@ def run_sweep(config: ResolvedConfig, options: RunOptions, console: Console) -> 
     Raises:
         ConfigError, DatasetError, SweepError: before anything is computed.
     """
+    if options.worker is not None:
+        return _run(config, options, console, None)
     with only_driver(config.sweep.run_folder, config.sweep.output.takeover_s, console) as lease:
+        (config.sweep.run_folder / CANCEL_FILE).unlink(missing_ok=True)
         return _run(config, options, console, lease)
 
 
-def _run(config: ResolvedConfig, options: RunOptions, console: Console, lease: Lease) -> RunSummary:
+def _run(
+    config: ResolvedConfig, options: RunOptions, console: Console, lease: Lease | None
+) -> RunSummary:
     began = time.monotonic()
     sweep = config.sweep
     store = Store(Path(sweep.output.store))
     store.open_for_writing()
     prepare_datasets(config, console)
     plan = make_plan(config)
-    write_run_folder(config, plan)
+    folder = sweep.run_folder
+    if lease is not None:
+        write_run_folder(config, plan)
+    else:
+        folder = worker_folder(sweep.run_folder, plan, str(options.worker))
     done = finished_units(plan, store, console)
     frontier = Frontier(plan, done)
-    progress = Progress(plan, done, sweep.run_folder, console)
+    progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder)
     console.print(
         f"{sweep.name}: {len(plan.units)} units, {len(done)} of them already in {store.root}"
     )
-    ending = Ending(sweep.run_folder / DRAIN_FILE, sweep.resources.grace_s, console)
+    requests = {"usweep cancel": sweep.run_folder / CANCEL_FILE}
+    if os.environ.get(SUPERVISOR_FILE):
+        requests["the cluster"] = Path(os.environ[SUPERVISOR_FILE])
+    ending = Ending(folder / DRAIN_FILE, sweep.resources.grace_s, console, requests)
     if not frontier.is_exhausted:
         context = RunContext(
             plan=plan,
@@ -117,7 +137,7 @@ def _run(config: ResolvedConfig, options: RunOptions, console: Console, lease: L
         len(done),
         progress.num_computed,
         time.monotonic() - began,
-        ending.signal_name,
+        ending.asked_by,
         ending.reason,
     )
 
@@ -213,10 +233,34 @@ def write_run_folder(config: ResolvedConfig, plan: Plan) -> None:
         ) from error
 
 
-def _describe(resources: dict[str, float]) -> str:
-    parts = [f"{resources.get('CPU', 0):g} CPUs"]
-    if resources.get("GPU"):
-        parts.append(f"{resources['GPU']:g} GPUs")
+def worker_name() -> str:
+    """A name for this process that no other worker has."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def worker_folder(run_folder: Path, plan: Plan, name: str) -> Path:
+    """The folder of one of several workers on a run, whose plan must be the same.
+
+    Raises:
+        SweepError: the run has another plan, since its data or this code are not the same here.
+    """
+    path = run_folder / PLAN_FILE
+    if not path.exists():
+        plan.write(path)
+    elif read_plan(path).units.keys() != plan.units.keys():
+        raise SweepError(
+            f"{path} plans other units than this machine would: its data sets or the version of "
+            "this code differ; run the same version on the same prepared data everywhere"
+        )
+    folder = run_folder / WORKERS_FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _describe(nodes: Nodes) -> str:
+    sums = {name: sum(node.get(name, 0) for node in nodes.values()) for name in ("CPU", "GPU")}
+    parts = [f"{sums['CPU']:g} CPUs"] + [f"{sums['GPU']:g} GPUs"] * bool(sums["GPU"])
+    parts += [f"{len(nodes)} nodes"] * (len(nodes) > 1)
     return f"computing on {', '.join(parts)}"
 
 
@@ -227,23 +271,25 @@ def _compute(
     frontier: Frontier,
     progress: Progress,
     ending: Ending,
-    lease: Lease,
+    lease: Lease | None,
 ) -> None:
     """Get a Ray, and let Tune run the units of the frontier on it, one trial each."""
     set_up_tune()
-    with ray_cluster(options.address, options.num_cpus, options.num_gpus) as capacity:
+    with ray_cluster(options.address, options.num_cpus, options.num_gpus):
         from sweep.searcher import Share, UnitSearcher  # imports Ray, which has its token by now
 
         ending.listen()  # Ray has put a handler of its own in place
-        progress.say_plainly(_describe(capacity))
+        nodes = wait_for_nodes(options.wait_nodes, progress.say_plainly)
+        progress.say_plainly(_describe(nodes))
         resources = config.sweep.resources
+        has_gpus = any(node.get("GPU") for node in nodes.values())
         shares = {}
         for name in context.plan.datasets:
             wanted = resources.of(name)
-            shares[name] = Share(wanted.cpus, wanted.gpus if capacity.get("GPU") else 0.0)
-        pool = LanePool(_live_nodes())
+            shares[name] = Share(wanted.cpus, wanted.gpus if has_gpus else 0.0)
+        pool = LanePool(list(nodes.values()))
         for share in shares.values():
-            pool.of(share.cpus, share.gpus)  # refuses a share that fits nowhere
+            pool.require(share.cpus, share.gpus)
         searcher = UnitSearcher(
             context.plan,
             Store(context.store_root),
@@ -254,14 +300,23 @@ def _compute(
             retries=resources.retries,
             takeover_s=config.sweep.output.takeover_s,
             stop=ending.stop,
+            failures_in=None if lease is not None else config.sweep.run_folder,
         )
 
         def begin_ending() -> None:
             searcher.is_ending = True
 
         ending.on_begin = begin_ending
+        watch = NodeWatch(pool, nodes, progress.say_plainly)
+        guard = None if lease is None else _lease_guard(lease, ending)
+
+        def on_turn() -> None:
+            watch.tick()
+            if guard is not None:
+                guard()
+
         with progress:
-            _tune(context, searcher, progress, _lease_guard(lease, ending))
+            _tune(context, searcher, progress, on_turn)
 
 
 def _lease_guard(lease: Lease, ending: Ending) -> Callable[[], None]:
@@ -324,10 +379,3 @@ def _tune(
         ).fit()
     finally:
         shutil.rmtree(snapshots, ignore_errors=True)
-
-
-def _live_nodes() -> list[dict[str, float]]:
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]

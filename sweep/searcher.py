@@ -4,11 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweep.failures import Failure
+from sweep.failures import Failure, has_failed
 from sweep.frontier import Frontier
 from sweep.lanes import LanePool
 from sweep.lease import Holding, Sign, Watch
@@ -49,22 +50,28 @@ class UnitSearcher(Searcher):
         retries: int,
         takeover_s: float,
         stop: Callable[[str], None],
+        failures_in: Path | None = None,
     ) -> None:
-        """`shares` by data set; `retries` after a lost worker; `stop` ends the sweep, with why."""
+        """`shares` by data set; `retries` after a lost worker; `stop` ends the sweep, with why.
+
+        Where others work on the same run, `failures_in` is where they leave their failures; this
+        one ends, too, when all that is left is with them.
+        """
         super().__init__()
         self._plan, self._store, self._frontier = plan, store, frontier
         self._shares, self._pool, self._progress = shares, pool, progress
-        self._retries, self._stop = retries, stop
+        self._retries, self._stop, self._failures_in = retries, stop, failures_in
         self._watch = Watch(store.leases, takeover_s)
         self._held: dict[str, Sign | None] = {}  # units that another sweep computes
         self._stale: dict[str, Sign] = {}  # leases that may be taken over
         self._looked = 0.0
         self._trials: dict[str, TrialConfig] = {}
-        self._errored: dict[str, str] = {}  # trial -> unit
+        self._errored: dict[str, TrialConfig] = {}
         self._losses = Counter[str]()  # of its worker process, by unit
         self._lost_nodes = Counter[str]()
         self._damages = Counter[str]()
         self.is_ending = False
+        self._is_left_to_others = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles searchers into a snapshot, and a callback with it; nothing reads them.
@@ -72,11 +79,14 @@ class UnitSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next ready unit as a TrialConfig; None while there is none, or no lane for it."""
-        if self.is_ending or self._frontier.is_exhausted:
+        if self.is_ending or self._frontier.is_exhausted or self._is_left_to_others:
             return str(Searcher.FINISHED)
         self._look_at_held()
         lanes = {name: self._pool.of(s.cpus, s.gpus) for name, s in self._shares.items()}
-        key = self._frontier.next_ready([name for name, lane in lanes.items() if lane.has_room])
+        with_room = [name for name, lane in lanes.items() if lane.has_room]
+        key = self._frontier.next_ready(with_room)
+        while key is not None and self._is_with_others(key):
+            key = self._frontier.next_ready(with_room)
         if key is None:
             return str(Searcher.FINISHED) if self._frontier.is_exhausted else None
         dataset = self._plan.units[key].dataset
@@ -98,12 +108,15 @@ class UnitSearcher(Searcher):
         config = self._trials.pop(trial_id, None)
         if config is None:
             return
-        self._pool.of(config["cpus"], config["gpus"]).leave(config["lane"])
+        lanes = self._pool.of(config["cpus"], config["gpus"])
+        lanes.leave(config["lane"])
         key = config["unit"]
         if error:
-            self._errored[trial_id] = key
+            self._errored[trial_id] = config
             return
         report = result or {"state": "paused"}  # a trial that never ran
+        if report.get("state") == "paused" and result and not self.is_ending:
+            lanes.close(config["lane"])  # its node is leaving
         follow = {
             "done": self._done,
             "failed": self._failed,
@@ -118,9 +131,12 @@ class UnitSearcher(Searcher):
 
     def lost(self, trial_id: str, cause: str) -> None:
         """A trial's worker process or node is no more."""
-        key = self._errored.pop(trial_id, None)
-        if key is not None:
-            self._unit_lost(key, {"cause": cause})
+        config = self._errored.pop(trial_id, None)
+        if config is None:
+            return
+        if is_lost_node(cause):
+            self._pool.of(config["cpus"], config["gpus"]).close(config["lane"])
+        self._unit_lost(config["unit"], {"cause": cause})
 
     def _done(self, key: str, report: dict[str, Any]) -> None:
         self._frontier.finish(key)
@@ -142,11 +158,28 @@ class UnitSearcher(Searcher):
         self._held[key] = None
         self._progress.put_back(key)
 
+    def _is_with_others(self, key: str) -> bool:
+        """Whether a unit needs no trial, since another process has finished, failed or holds it."""
+        unit = self._plan.units[key]
+        if self._store.has(unit.kind, key):
+            self._frontier.finish(key)
+            self._progress.found(key)
+        elif self._failures_in is not None and has_failed(self._failures_in, key):
+            self._frontier.fail(key)
+            self._progress.failed_elsewhere(key, self._frontier.blocked)
+        elif key not in self._stale and self._store.leases.is_held(key):
+            self._held[key] = None
+        else:
+            return False
+        return True
+
     def _look_at_held(self) -> None:
-        """Take back units that others have finished, given up, or left behind dead."""
+        """Take back units that others have finished, failed, given up, or left behind dead."""
         if not self._held or time.monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._looked = time.monotonic()
+        if self._failures_in is not None and not self._trials:
+            self._is_left_to_others = not self._frontier.has_unstarted
         for key in list(self._held):
             holding, sign = self._watch.look(key)
             if self._store.has(self._plan.units[key].kind, key):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.node import at_work, leave_file
 from sweep.errors import DamagedError, DataChanged, LeaseLost, UnitHeld, UnitPaused
 from sweep.files import keep_others_from_writing
 from sweep.lease import Sign
@@ -42,6 +43,11 @@ class RunContext:
     plugins: str = ""  # value of UNLEARNING_PLUGINS
     compute: Callable[["RunContext", str], str] | None = None  # instead of `compute_and_publish`
 
+    @property
+    def drain_files(self) -> list[Path]:
+        """Where one of these exists, units stop at a checkpoint: the sweep's, this node's."""
+        return [path for path in (self.drain_file, leave_file()) if path is not None]
+
 
 def attempt(context: RunContext, task: Task) -> Report:
     """Compute a unit and say how it went; what happened is told apart here, and only here.
@@ -57,7 +63,12 @@ def attempt(context: RunContext, task: Task) -> Report:
         Exception: the process is of no use any more, such as after an error of its GPU.
     """
     keep_others_from_writing()
-    if context.drain_file is not None and context.drain_file.exists():
+    with at_work():
+        return _attempt(context, task)
+
+
+def _attempt(context: RunContext, task: Task) -> Report:
+    if any(path.exists() for path in context.drain_files):
         return {"state": "paused"}
     try:
         if context.compute is not None:
@@ -146,7 +157,7 @@ def _compute(
     provenance = context.provenance.of_attempt(_device_name(device))
     earlier = facts.get("attempts", [])
     attempts = {"attempts": [*earlier, provenance]}
-    pace = Pace(work, context.drain_file, context.checkpoint_every_s, attempts)
+    pace = Pace(work, context.drain_files, context.checkpoint_every_s, attempts)
     result = run_unit(
         spec,
         dataset,

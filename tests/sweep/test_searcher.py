@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sweep import searcher as searcher_module
 from sweep.callback import what_ray_says
-from sweep.failures import read_failures
+from sweep.failures import Failure, read_failures, write_failure
 from sweep.frontier import Frontier
 from sweep.lanes import DEPTH, LanePool
 from sweep.lease import Lease
@@ -27,6 +27,9 @@ DIED = "The actor is dead because its worker process has died."
 NODE_DIED = "The actor died because its node has died."
 
 
+NODES = [{"CPU": 8.0, "GPU": 1.0}]
+
+
 @dataclass
 class Sweep:
     """A searcher with all that it works on; `answer` says how the next trial ended."""
@@ -37,6 +40,7 @@ class Sweep:
     progress: Progress
     output: io.StringIO
     folder: Path
+    pool: LanePool
     stopped: list[str] = field(default_factory=list)
     trials: int = 0
 
@@ -61,6 +65,13 @@ class Sweep:
         with self.store.building(kind, key) as work:
             self.store.write_record(work.folder, {"key": key, "kind": kind, "files": {}})
 
+    def publish_as_holder(self, key: str, held: list[Lease | None]) -> None:
+        """Another process that holds the lease finishes its unit."""
+        for lease in held:
+            if lease is not None and lease.key == key:
+                lease.release()
+        self.publish(key)
+
     def finish(self) -> str:
         """Compute the next unit; its key."""
         key = str(self.next()["unit"])
@@ -79,19 +90,20 @@ def sweep(tiny_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     store = Store(tmp_path / "store")
     store.open_for_writing()
     output, stopped = io.StringIO(), []
+    pool = LanePool(NODES)
     progress = Progress(tiny_plan, [], tmp_path / "run", Console(file=output, width=300))
     searcher = UnitSearcher(
         tiny_plan,
         store,
         Frontier(tiny_plan, []),
         {"digits": Share(1, 0.25)},
-        LanePool([{"CPU": 8.0, "GPU": 1.0}]),
+        pool,
         progress,
         retries=2,
         takeover_s=1000.0,
         stop=stopped.append,
     )
-    return Sweep(searcher, tiny_plan, store, progress, output, tmp_path / "run", stopped)
+    return Sweep(searcher, tiny_plan, store, progress, output, tmp_path / "run", pool, stopped)
 
 
 def test_a_sweep_without_accidents_computes_each_unit_once(sweep: Sweep) -> None:
@@ -115,6 +127,7 @@ def test_lost_nodes_are_forgiven_for_a_whole_night(sweep: Sweep) -> None:
     for _ in range(MAX_LOST_NODES):
         assert sweep.next()["unit"] == sweep.original
         sweep.lose(NODE_DIED)
+        sweep.pool.resize(NODES)  # another node came in its place
     assert sweep.finish() == sweep.original
     assert read_failures(sweep.folder) == {}
 
@@ -285,3 +298,56 @@ def test_a_trial_that_never_ran_leaves_its_unit_waiting(sweep: Sweep) -> None:
     key = sweep.next()["unit"]
     sweep.searcher.on_trial_complete(f"t{sweep.trials}")
     assert sweep.next()["unit"] == key
+
+
+def test_what_another_sweep_has_finished_needs_no_trial(sweep: Sweep) -> None:
+    sweep.publish(sweep.original)
+    assert sweep.next()["unit"] != sweep.original
+    assert "computed by another sweep" in str(sweep.progress._last_ended)
+    assert sweep.progress.count("done") == 1
+
+
+def test_what_another_sweep_holds_needs_no_trial_until_it_is_given_up(sweep: Sweep) -> None:
+    lease = sweep.store.leases.acquire(sweep.original)
+    assert lease is not None
+    assert sweep.next()["unit"] != sweep.original
+    lease.release()
+    assert sweep.next()["unit"] == sweep.original
+
+
+def test_what_failed_with_another_worker_is_not_tried_here(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_failure(sweep.folder, Failure.now(sweep.original, "on purpose"))
+    assert sweep.next()["unit"] == sweep.original  # a sweep of its own tries everything
+    sweep.answer("paused")
+    sweep.pool.resize(NODES)
+    monkeypatch.setattr(sweep.searcher, "_failures_in", sweep.folder)
+    assert sweep.next()["unit"] != sweep.original
+    assert sweep.progress.count("failed") == 1
+    assert sweep.progress.count("blocked") == 4
+
+
+def test_a_worker_leaves_the_rest_to_others_but_not_what_waits_for_it(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep.searcher, "_failures_in", sweep.folder)
+    held = [sweep.store.leases.acquire(key) for key in sweep.plan.units]
+    assert sweep.suggest() is None  # its children may still become ready for this one
+    sweep.publish_as_holder(sweep.original, held)
+    for key in sweep.plan.units:
+        if key != sweep.original and sweep.plan.units[key].kind == "two_stage":
+            assert sweep.store.leases.is_held(key)
+    suggestions = [sweep.suggest() for _ in range(3)]
+    assert suggestions[-1] == Searcher.FINISHED
+
+
+def test_a_unit_that_stops_while_the_sweep_goes_on_closes_the_lane_of_its_leaving_node(
+    sweep: Sweep,
+) -> None:
+    lanes = sweep.pool.of(1, 0.25)
+    before = lanes.count
+    assert sweep.next()["unit"] == sweep.original
+    sweep.answer("paused")
+    assert lanes.count == before - 1
+    assert sweep.next()["unit"] == sweep.original  # elsewhere
