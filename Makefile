@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: quickstart test test-all check format bench lock clean
+.PHONY: quickstart test test-all test-slurm check format bench lock clean
 .DELETE_ON_ERROR:
 
 quickstart: $(READY)  ## the paper's tables on real images, in about a minute after installing
@@ -13,8 +13,11 @@ quickstart: $(READY)  ## the paper's tables on real images, in about a minute af
 test: $(READY)  ## the default test suite
 	$(BIN)/pytest
 
-test-all: $(READY)  ## also the slow tests
+test-all: $(READY)  ## also the slow ones, and those on SLURM
 	$(BIN)/pytest -m ""
+
+test-slurm: $(READY)  ## on a real SLURM of three nodes; as root, with Debian's packages
+	$(BIN)/pytest -m "slurm and not slow" tests/slurm
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cluster.errors import ClusterError
+from cluster.validation import require
 
 MODES = ("allocation", "array")
 MIN_SIGNAL_S = 30  # less would leave no time to stop Ray after the units have stopped
@@ -31,18 +31,13 @@ class SlurmSettings:
     temporary: str = "/tmp"  # of each node's own
 
     def __post_init__(self) -> None:
-        _require(self.kind == "slurm", "kind", self.kind, "slurm")
-        _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
+        require(self.kind == "slurm", "kind", self.kind, "slurm")
+        require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
         for name in ("nodes", "minutes", "cpus_per_node"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(self.gpus_per_node >= 0, "gpus_per_node", self.gpus_per_node, "0 or more")
-        _require(self.memory_gb > 0, "memory_gb", self.memory_gb, "above 0")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.gpus_per_node >= 0, "gpus_per_node", self.gpus_per_node, "0 or more")
+        require(self.memory_gb > 0, "memory_gb", self.memory_gb, "above 0")
         least = f"{MIN_SIGNAL_S} or more seconds"
-        _require(self.signal_s >= MIN_SIGNAL_S, "signal_s", self.signal_s, least)
-        _require(self.kill_wait_s >= 5, "kill_wait_s", self.kill_wait_s, "5 or more seconds")
-        _require(self.requeues >= 0, "requeues", self.requeues, "0 or more")
-
-
-def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
-    if not is_allowed:
-        raise ClusterError(f"cluster: {name} is {value!r}; allowed: {allowed}")
+        require(self.signal_s >= MIN_SIGNAL_S, "signal_s", self.signal_s, least)
+        require(self.kill_wait_s >= 5, "kill_wait_s", self.kill_wait_s, "5 or more seconds")
+        require(self.requeues >= 0, "requeues", self.requeues, "0 or more")

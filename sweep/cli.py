@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweep import cli_cluster
+from sweep.cli_options import (
+    Address,
+    AsJson,
+    Config,
+    Cpus,
+    Gpus,
+    Plugin,
+    Run,
+    console,
+    load,
+    show,
+    use_plugins,
+)
+from sweep.exit_codes import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED_UNITS,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_VERIFIED,
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -19,31 +39,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Sweeps of machine-unlearning experiments: data set x forget ratio x strategy x seed.",
 )
-
-EXIT_FAILED_UNITS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-EXIT_NOT_VERIFIED = 1
-
-Config = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CONFIG... [key=value...]",
-        help="Configuration files, merged left to right, then overrides such as grid.seeds=[0,1].",
-    ),
-]
-Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")
-]
-Plugin = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", help="A .py file or module that registers strategies or readers."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-def console() -> Console:
-    """Where the commands print."""
-    # Without markup, since names and causes may hold brackets.
-    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 @app.command()
@@ -53,29 +48,21 @@ def plan(arguments: Config, plugin: Plugin = None, as_json: AsJson = False) -> N
     from sweep.plan import make_plan
     from sweep.store import Store
 
-    config = _load(arguments, plugin)
+    config = load(arguments, plugin)
     overview = plan_overview(make_plan(config), Store(Path(config.sweep.output.store)))
-    _print(overview, as_json, lambda: describe_plan(overview))
+    show(overview, as_json, lambda: describe_plan(overview))
 
 
 @app.command()
 def run(
     arguments: Config,
     plugin: Plugin = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="An existing Ray cluster; without it one is started here.",
-            envvar="RAY_ADDRESS",
-            show_envvar=True,
-        ),
-    ] = None,
-    cpus: Annotated[
-        int | None, typer.Option(min=1, help="Processors for a Ray started here. [default: all]")
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs for a Ray started here. [default: all]")
-    ] = None,
+    address: Address = None,
+    wait_nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes of an existing Ray to wait for, for up to 10 min.")
+    ] = 1,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Compute what the store lacks of a sweep, and write its report.
 
@@ -87,8 +74,10 @@ def run(
     from sweep.store import Store
     from unlearning.plugins import VARIABLE
 
-    config = _load(arguments, plugin)
-    options = RunOptions(address, cpus, gpus, plugins=os.environ.get(VARIABLE, ""))
+    config = load(arguments, plugin)
+    options = RunOptions(
+        address, wait_nodes, num_cpus=cpus, num_gpus=gpus, plugins=os.environ.get(VARIABLE, "")
+    )
     out = console()
     summary = run_sweep(config, options, out)
     sweep = config.sweep
@@ -115,7 +104,7 @@ def status(
         follow(run_folder, console())
         return
     current = run_status(run_folder)
-    _print(current.to_json(), as_json, lambda: describe_status(current))
+    show(current.to_json(), as_json, lambda: describe_status(current))
 
 
 @app.command()
@@ -159,11 +148,11 @@ def verify(
     """
     from sweep.verify import Options, describe_verification, verify_run
 
-    _use_plugins(plugin)
+    use_plugins(plugin)
     options = Options(None if everything else sample, seed, device, set_aside)
     out = Console(quiet=True) if as_json else console()
     result = verify_run(run_folder, options, out)
-    _print(result.to_json(), as_json, lambda: describe_verification(result))
+    show(result.to_json(), as_json, lambda: describe_verification(result))
     if result.problems:
         raise typer.Exit(EXIT_NOT_VERIFIED)
 
@@ -180,7 +169,7 @@ class Listing(StrEnum):
 @app.command(name="list")
 def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None:
     """List what a configuration can name, plug-ins included."""
-    _use_plugins(plugin)
+    use_plugins(plugin)
     if what is Listing.strategies:
         from unlearning.contrast import known_strategies
 
@@ -204,35 +193,7 @@ def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None
             grid.add_row(name, description)
         return grid
 
-    _print(found, as_json, table)
-
-
-def _use_plugins(plugins: list[str] | None) -> None:
-    """Hand plug-ins on by environment, which also reaches the worker processes."""
-    from unlearning.plugins import VARIABLE, load_plugins
-
-    named = [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []]
-    if named:
-        before = filter(None, [os.environ.get(VARIABLE)])
-        os.environ[VARIABLE] = os.pathsep.join([*before, *named])
-    load_plugins()
-
-
-def _load(arguments: list[str], plugins: list[str] | None) -> Any:
-    from sweep.config import load_config
-
-    _use_plugins(plugins)
-    files = [Path(argument) for argument in arguments if "=" not in argument]
-    return load_config(files, [argument for argument in arguments if "=" in argument])
-
-
-def _print(data: Any, as_json: bool, render: Callable[[], Any]) -> None:
-    if as_json:
-        import json
-
-        print(json.dumps(data, indent=1))
-    else:
-        console().print(render())
+    show(found, as_json, table)
 
 
 def _print_end(out: Console, summary: Any, report: Any) -> None:
@@ -261,6 +222,10 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")
     out.print(f"report: {report.folder / 'report.md'}")
+
+
+for command in cli_cluster.COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def _load(paths: list[Path], overrides: list[str]) -> ResolvedConfig:
         raise ConfigError(f"datasets is {entries!r}; allowed: a mapping of names to settings")
     _check_texts([str(name) for name in entries], "a name in datasets")
     rest = OmegaConf.masked_copy(merged, [str(k) for k in merged if k not in _TRIAL_KEYS])
-    sweep: SweepConfig = _to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
+    sweep: SweepConfig = to_dataclass(SweepConfig, "", rest, extra_keys=_TRIAL_KEYS)
     _check_name(sweep.name)
     for axis in ("forget_ratios", "strategies", "seeds"):
         require(len(getattr(sweep.grid, axis)) > 0, f"grid.{axis}", [], "a list of one or more")
@@ -249,7 +249,7 @@ def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
             known = ", ".join(sorted(readers))
             raise ConfigError(f"{key}.source.reader is missing; known readers: {known}")
         entry = OmegaConf.merge(entry, {"source": {"reader": name}})
-    settings: TrialSettings = _to_dataclass(TrialSettings, key, shared, entry)
+    settings: TrialSettings = to_dataclass(TrialSettings, key, shared, entry)
     reader = settings.source.reader
     require(reader in readers, f"{key}.source.reader", reader, ", ".join(sorted(readers)))
     try:
@@ -295,7 +295,7 @@ def _parse(overrides: list[str]) -> DictConfig:
         raise ConfigError(f"override cannot be read: {error}") from error
 
 
-def _to_dataclass(
+def to_dataclass(
     schema: type[Any], prefix: str, *configs: Any, extra_keys: tuple[str, ...] = ()
 ) -> Any:
     """Merge into a schema; every refusal becomes a ConfigError that names the full key."""

@@ -1,9 +1,11 @@
 """What `plan` and `status` show, as data first and then as text."""
 
 import json
+import os
+import tempfile
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.errors import ClusterError
+from cluster.slurm import live_jobs
 from sweep.errors import StoreError, one_line
 from sweep.failures import Failure, read_failures
 from sweep.plan import KINDS, Plan, read_plan, sharing
 from sweep.progress import FILE as PROGRESS_FILE
 from sweep.progress import STATES, Snapshot, draw
-from sweep.run import CONFIG_FILE, PLAN_FILE
+from sweep.run import CLUSTER_FOLDER, CONFIG_FILE, PLAN_FILE, WORKERS_FOLDER
 from sweep.store import Store
 from sweep.typed import require_types
 from unlearning.errors import ConfigError
@@ -134,6 +138,7 @@ class Status:
     snapshot: Snapshot
     is_alive: bool  # a driver wrote its progress in the last seconds
     failures: dict[str, Failure]
+    jobs: dict[str, str] = field(default_factory=dict)  # of a batch system -> their states
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -141,6 +146,7 @@ class Status:
             "name": self.plan.name,
             "alive": self.is_alive,
             **asdict(self.snapshot),
+            "jobs": self.jobs,
             "failures": [asdict(failure) for failure in self.failures.values()],
         }
 
@@ -152,12 +158,11 @@ def run_status(run_folder: Path) -> Status:
         ConfigError: not a run's folder.
     """
     plan, store = open_run(run_folder)
-    try:
-        snapshot = Snapshot(**json.loads((run_folder / PROGRESS_FILE).read_bytes()))
-        require_types(snapshot)
-    except (OSError, ValueError, TypeError, RecursionError):
-        snapshot = Snapshot(ended=True)
-    is_alive = not snapshot.ended and time.time() - snapshot.updated < STALE_AFTER_S
+    places = [run_folder, *sorted((run_folder / WORKERS_FOLDER).glob("*"))]
+    last = [read_progress(place) for place in places]
+    alive = [seen for place, seen in zip(places, last, strict=True) if _is_alive(place, seen)]
+    snapshot = together(alive) if alive else last[0]
+    is_alive = bool(alive)
     finished = {kind: store.keys(kind) for kind in KINDS}
     failures = {
         key: failure
@@ -182,7 +187,59 @@ def run_status(run_folder: Path) -> Status:
     snapshot.units = {kind: {state: states[kind, state] for state in STATES} for kind in KINDS}
     if not is_alive:
         snapshot.time_left_s, snapshot.running = None, []
-    return Status(plan, snapshot, is_alive, failures)
+    return Status(plan, snapshot, is_alive, failures, _jobs(run_folder))
+
+
+def _jobs(run_folder: Path) -> dict[str, str]:
+    try:
+        live = live_jobs(run_folder / CLUSTER_FOLDER)
+    except ClusterError as error:
+        return {"SLURM": str(error)}
+    return {job.job_id: f"{job.role}, {job.nodes} nodes, {state.lower()}" for job, state in live}
+
+
+def read_progress(folder: Path) -> Snapshot:
+    """What a driver, or one of several workers, last said; ended if it never said anything."""
+    try:
+        snapshot = Snapshot(**json.loads((folder / PROGRESS_FILE).read_bytes()))
+        require_types(snapshot)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return Snapshot(ended=True)
+    return snapshot
+
+
+def _is_alive(folder: Path, snapshot: Snapshot) -> bool:
+    """Whether it wrote its progress in the last seconds, by the clock of whoever has the file.
+
+    Its own clock and this machine's may differ.
+    """
+    if snapshot.ended:
+        return False
+    try:
+        written = (folder / PROGRESS_FILE).stat().st_mtime
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            now = os.fstat(probe.fileno()).st_mtime
+    except OSError:  # somebody else's run, which this user may only read
+        written, now = snapshot.updated, time.time()
+    return now - written < STALE_AFTER_S
+
+
+def together(snapshots: list[Snapshot]) -> Snapshot:
+    """What several that work on the same run say, as one."""
+    units: dict[str, dict[str, int]] = {}
+    for kind in KINDS:
+        states = [s.units.get(kind, {}) for s in snapshots]
+        units[kind] = {name: sum(s.get(name, 0) for s in states) for name in STATES}
+    # Each estimates the time that it would need for all that is left.
+    speeds = [1 / s.time_left_s for s in snapshots if s.time_left_s]
+    return replace(
+        snapshots[0],
+        elapsed_s=max(s.elapsed_s for s in snapshots),
+        time_left_s=1 / sum(speeds) if speeds else None,
+        units=units,
+        not_converged=sum(s.not_converged for s in snapshots),
+        running=[label for s in snapshots for label in s.running],
+    )
 
 
 def describe_status(status: Status) -> Group:
@@ -192,12 +249,15 @@ def describe_status(status: Status) -> Group:
     left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
     if status.is_alive:
         parts.append(f"{name}: running on {one_line(snapshot.host)}, process {snapshot.pid}")
+    elif left and status.jobs:
+        parts.append(f"{name}: not running at the moment; its job is in the queue")
     elif left or status.failures:
         parts.append(f"{name}: not running; the same `usweep run` continues it")
     else:
         parts.append(f"{name}: complete")
     if snapshot.not_converged:
         parts.append(f"{snapshot.not_converged} units did not converge in this run's stage 1")
+    parts += [f"job {job}: {state}" for job, state in status.jobs.items()]
     for failure in status.failures.values():
         label = status.plan.units[failure.key].label
         parts.append(Text(one_line(f"failed: {label}: {failure.cause}"), style="red"))

@@ -37,7 +37,11 @@ class Provenance:
     def of_attempt(self, device: str) -> dict[str, Any]:
         """The record's section, begun by the process that is about to compute."""
         host = {"host": socket.gethostname(), "device": device, "cpus": os.cpu_count()}
-        return asdict(self) | host | {"started": now()}
+        visible = {
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        }
+        return asdict(self) | host | visible | {"started": now()}
 
 
 def now() -> str:

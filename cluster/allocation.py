@@ -1,0 +1,390 @@
+"""What runs on each node of a SLURM job: Ray, and on the first node the command that uses it.
+
+Submitit calls an `Allocation` once on each node. It only supervises: Ray and the command are its
+children, and its own main thread, in which signals are handled, never enters Ray.
+
+- SIGUSR2, from SLURM ahead of a preemption or of the time limit: submitit calls `checkpoint`; the
+  command is asked to stop, everything is ended by pid, and the job goes back to the queue.
+- SIGTERM, the end itself: the same in the time that is left, and nothing is requeued.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cluster import meeting, processes, slurm
+from cluster.errors import ClusterError
+from cluster.local import available_cpus, available_gpus
+from cluster.meeting import AWAY, ENDED, UP, Head
+from cluster.node import VARIABLE as NODE_FOLDER
+from cluster.node import ask_to_leave
+from cluster.temporary import temporary_folder
+
+DRAIN_FILE = "CLUSTER_DRAIN_FILE"  # a variable that names the file which asks the command to end
+MARGIN_S = 15  # to stop Ray on every node, after the command has ended
+HEAD_STARTS_S = 60
+HEAD_RETURNS_S = 600  # how long nodes wait for a head that is away
+LEAVING_S = 10  # how long the first node waits for the others to have left
+RESTARTS = 3  # of a command or a Ray that was killed, in one attempt
+_LOOK_EVERY_S = 0.5
+_OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
+TERMINATED = 128 + signal.SIGTERM
+
+_RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MALLOC_ARENA_MAX": "1",  # see cluster/local.py
+    # A dead node is seen after some seconds instead of half a minute.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+}
+
+
+@dataclass
+class Allocation:
+    """The job: called on each node by submitit; plain data, since submitit writes it to a file."""
+
+    folder: str  # seen by all nodes; `meeting` and the logs are in it
+    command: list[str] = field(default_factory=list)  # none: nodes that join another job's Ray
+    has_ray: bool = True  # without, the command runs on each node by itself
+    resume_codes: tuple[int, ...] = ()  # exit codes of the command that mean: to be continued
+    signal_s: int = 120
+    kill_wait_s: int = 30
+    temporary: str = "/tmp"
+
+    def checkpoint(self) -> Any:
+        """Called by submitit in a signal handler on the first node, before it requeues the job.
+
+        Raises:
+            SystemExit: there is nothing to continue.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        code = self._node.drain(self.signal_s - MARGIN_S, AWAY)
+        if code is not None and code >= 0 and code not in self.resume_codes:
+            sys.exit(code)
+        if self._node.is_requeued():
+            sys.exit(0)  # by SLURM itself, which would refuse to do it again
+        return DelayedSubmission(replace(self))
+
+    def __call__(self) -> None:
+        """Run on this node; ends with the command's exit code."""
+        self._node = Node(self)
+        code = self._node.run()
+        if code:
+            sys.exit(code)
+
+
+class Node:
+    """This node's part of an allocation."""
+
+    def __init__(self, job: Allocation) -> None:
+        self.job = job
+        self.meeting = Path(job.folder)
+        self.id = _job_id()
+        self.attempt = f"{self.id}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+        self.rank = int(os.environ.get("SLURM_PROCID", "0"))
+        self.num_nodes = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        self.logs = self.meeting / self.id
+        self.files = self.logs / self.attempt  # that only this attempt uses
+        self.temporary = temporary_folder(Path(job.temporary))
+        self.ray: subprocess.Popen[bytes] | None = None
+        self.command: subprocess.Popen[bytes] | None = None
+        self.token_file = self.files / "token"
+        self.drain_file = self.files / "drain"
+        self.terminated = False
+        self.is_over = False
+
+    # -- the whole of it ------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Do this node's part to its end; the command's exit code, or 0 where there is none."""
+        processes.adopt_orphans()
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        self.files.mkdir(parents=True, exist_ok=True)
+        try:
+            if not self.job.has_ray:
+                return self._run_command_again_and_again({})
+            if self.job.command and self.rank == 0:
+                return self._lead()
+            self._follow()
+            return 0
+        finally:
+            self._clean_up()
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = True  # what follows is done by the loops, not in the handler
+
+    def _clean_up(self) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        patience_s = min(5.0, self.job.kill_wait_s / 4)
+        for process in (self.command, self.ray):
+            if process is not None:
+                processes.stop(process, patience_s)
+        processes.stop_all()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        if self.rank == 0:
+            self.token_file.unlink(missing_ok=True)
+        (self.files / f"left-{self.rank}").touch()
+
+    def drain(self, patience_s: float, state: str) -> int | None:
+        """Ask the command, or the work on this node, to stop, and end everything here.
+
+        Returns:
+            the command's exit code; None if it had to be killed, or there is none.
+        """
+        code = None
+        deadline = time.monotonic() + max(0.0, patience_s)
+        self.drain_file.touch()
+        if self.command is not None:
+            code = processes.wait(self.command, deadline - time.monotonic())
+        elif self.ray is not None:
+            ask_to_leave(self.temporary, deadline - time.monotonic())
+        if self.job.command and self.job.has_ray and self.rank == 0:
+            meeting.publish(self.meeting, Head(state, self.attempt))
+        self._clean_up()
+        if self.rank == 0:
+            self._wait_until_all_left()
+        return code
+
+    def is_requeued(self) -> bool:
+        """Whether SLURM has put this job back into its queue already."""
+        try:
+            return slurm.restarts(self.id) > int(self.attempt.rpartition(".")[2])
+        except ClusterError:
+            return False
+
+    def _wait_until_all_left(self) -> None:
+        deadline = time.monotonic() + LEAVING_S
+        others = [self.files / f"left-{rank}" for rank in range(1, self.num_nodes)]
+        while time.monotonic() < deadline and not all(path.exists() for path in others):
+            time.sleep(0.2)
+
+    # -- the first node -------------------------------------------------------------------------
+
+    def _lead(self) -> int:
+        code = 1
+        state = ENDED
+        try:
+            for generation in range(RESTARTS + 1):
+                self._say(f"starting Ray's head on {socket.gethostname()}")
+                environment = self._start_head(generation)
+                self._start_command(environment)
+                code = self._watch_command()
+                is_killed = code < 0 or self._ray_has_ended()
+                if self.terminated or not is_killed:
+                    break
+                self._say(f"the command or its Ray was killed (code {code}); once more")
+                self._stop_children()
+            return code if code >= 0 else 128 - code
+        finally:
+            if not self.is_over:
+                meeting.publish(self.meeting, Head(state, self.attempt))
+                self._clean_up()
+                self._wait_until_all_left()
+
+    def _start_head(self, generation: int) -> Mapping[str, str]:
+        """Start Ray's head and tell the others; the environment for whoever connects to it.
+
+        Raises:
+            RuntimeError: it does not start.
+        """
+        self._write_token()
+        environment = self._environment(str(self.token_file))
+        published = self.temporary / "ray_current_cluster"
+        published.unlink(missing_ok=True)
+        flags = ["--head", "--port=0", "--include-dashboard=false"]
+        if find_spec("grpc"):  # then Ray starts a server for its client too, by default at 10001
+            flags.append(f"--ray-client-server-port={_free_port()}")
+        self.ray = self._start_ray(flags, environment)
+        deadline = time.monotonic() + HEAD_STARTS_S
+        while not (address := _read(published)):
+            if self.ray.poll() is not None or time.monotonic() > deadline or self.terminated:
+                raise RuntimeError(f"Ray's head did not start; see {self._ray_log()}")
+            time.sleep(0.1)
+        head = Head(UP, self.attempt, address, str(self.token_file), generation)
+        meeting.publish(self.meeting, head)
+        return {**environment, "RAY_ADDRESS": address}
+
+    def _write_token(self) -> None:
+        self.token_file.unlink(missing_ok=True)
+        handle = os.open(self.token_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+
+    def _start_command(self, environment: Mapping[str, str]) -> None:
+        drain = {DRAIN_FILE: str(self.drain_file)}
+        log = self.logs / ("command.log" if self.job.has_ray else f"command-{self._name()}.log")
+        self.command = processes.start(self.job.command, log, {**environment, **drain})
+
+    def _watch_command(self) -> int:
+        """The exit code of the command, which is asked to stop when this job is to end."""
+        assert self.command is not None
+        while (code := self.command.poll()) is None:
+            if self.terminated:
+                code = self.drain(self.job.kill_wait_s / 2, AWAY)
+                return TERMINATED if code is None else code
+            if self._ray_has_ended():
+                # It notices by itself; if not, it waits for something that never comes.
+                code = processes.wait(self.command, 60)
+                if code is None:
+                    processes.stop(self.command)
+                return -signal.SIGKILL
+            time.sleep(_LOOK_EVERY_S)
+        if self.job.has_ray and code > 0:
+            time.sleep(2)  # did it end because its Ray did? That is noticed once a second
+        return code
+
+    def _ray_has_ended(self) -> bool:
+        return self.ray is not None and self.ray.poll() is not None
+
+    def _stop_children(self) -> None:
+        for process in (self.command, self.ray):
+            if process is not None:
+                processes.stop(process)
+        processes.stop_all()
+        self.command = self.ray = None
+
+    # -- a node that joins ----------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Be a node of the Ray that is published, for as long as there is one."""
+        restarts = 0
+        while restarts <= RESTARTS and (head := self._await_head()) is not None:
+            self._say(f"{socket.gethostname()} joins the Ray at {head.address}")
+            environment = self._environment(head.token_file)
+            self.ray = self._start_ray([f"--address={head.address}"], environment, head.address)
+            while self.ray.poll() is None and meeting.find(self.meeting) == head:
+                if self._is_to_leave():
+                    patience_s = self.job.kill_wait_s / 2
+                    if not self.terminated:
+                        patience_s = self.job.signal_s - MARGIN_S
+                    self.drain(patience_s, AWAY)
+                    return
+                time.sleep(_LOOK_EVERY_S)
+            if meeting.find(self.meeting) == head:
+                restarts += 1
+                self._say("Ray was killed on this node; once more")
+                time.sleep(2)
+            self._stop_children()
+
+    def _await_head(self) -> Head | None:
+        """The head once it is up; None if there is nothing to wait for."""
+        deadline = time.monotonic() + HEAD_RETURNS_S
+        while time.monotonic() < deadline and not self._is_to_leave():
+            head = meeting.find(self.meeting)
+            is_ours = head is not None and (head.attempt == self.attempt or not self.job.command)
+            if head is not None and is_ours:
+                if head.state == UP:
+                    return head
+                if head.state == ENDED or self.job.command:
+                    return None
+            time.sleep(_LOOK_EVERY_S)
+        return None
+
+    def _is_to_leave(self) -> bool:
+        return self.terminated or self.drain_file.exists() or (self.logs / "leave").exists()
+
+    # -- a command without a Ray of this job ----------------------------------------------------
+
+    def _run_command_again_and_again(self, environment: Mapping[str, str]) -> int:
+        code = 1
+        for _ in range(RESTARTS + 1):
+            self._start_command(environment)
+            code = self._watch_command()
+            if self.terminated or code >= 0:
+                return code
+            self._say(f"the command was killed by signal {-code}; once more")
+            self._stop_children()
+        return 128 - code
+
+    # -- Ray ------------------------------------------------------------------------------------
+
+    def _environment(self, token_file: str) -> Mapping[str, str]:
+        return {**_RAY, "RAY_AUTH_TOKEN_PATH": token_file, NODE_FOLDER: str(self.temporary)}
+
+    def _start_ray(
+        self, flags: list[str], environment: Mapping[str, str], head: str = ""
+    ) -> subprocess.Popen[bytes]:
+        peer = head.rpartition(":")[0] or _other_node()
+        return processes.start(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+                *flags,
+                f"--node-ip-address={own_address(peer)}",
+                f"--node-name={self._name()}",
+                f"--num-cpus={available_cpus()}",
+                f"--num-gpus={available_gpus()}",
+                f"--object-store-memory={_OBJECT_STORE_BYTES}",
+                f"--temp-dir={self.temporary}",
+                # Any free port: other people's Ray may be on this node.
+                *("--min-worker-port=0", "--max-worker-port=0"),
+                *("--dashboard-agent-listen-port=0", "--disable-usage-stats"),
+            ],
+            self._ray_log(),
+            environment,
+        )
+
+    def _ray_log(self) -> Path:
+        return self.logs / f"ray-{self._name()}.log"
+
+    def _name(self) -> str:
+        return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+    def _say(self, text: str) -> None:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+
+
+def _job_id() -> str:
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def own_address(peer: str) -> str:
+    """The address of this node on the network that leads to `peer`; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((peer, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostbyname(socket.gethostname())
+
+
+def _other_node() -> str:
+    """A node that the first one has to be reached from, or a far address if it is alone."""
+    import submitit
+
+    others = [name for name in submitit.JobEnvironment().hostnames if name != socket.gethostname()]
+    return others[0] if others else "192.0.2.1"  # TEST-NET-1, RFC 5737
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,85 @@
+"""Child processes that are ended by pid, whatever they start and however they end."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of descendants whose own parent ends.
+
+    So they are still found, by `stop_all` and by a SLURM that follows parents only.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command that appends what it prints to `log`.
+
+    SLURM's warning, SIGUSR2, may reach the whole process tree, and by default ends whoever does
+    not expect it: for the command and all that it starts it is ignored.
+    """
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            ["env", "--ignore-signal=USR2", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+        )
+
+
+def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The process's exit code, or None if it still runs after this time.
+
+    Polls, since a signal handler that waits too may have interrupted this very function.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (code := process.poll()) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return code
+
+
+def stop(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """End a child and all that it has started: first asked to, then killed."""
+    if process.poll() is not None:
+        return
+    family = _descendants(process.pid)
+    process.terminate()
+    if wait(process, patience_s) is None:
+        process.kill()
+        wait(process, patience_s)
+    _kill(family)
+
+
+def stop_all() -> None:
+    """Kill every descendant of this process, adopted ones included."""
+    for _ in range(5):  # one that was forking while it was killed leaves another
+        family = _descendants(os.getpid())
+        if not family:
+            return
+        _kill(family)
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    killed = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)  # refuses a pid that is another process by now
+            killed.append(process)
+    psutil.wait_procs(killed, timeout=5)

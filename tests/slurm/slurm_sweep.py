@@ -1,0 +1,107 @@
+"""A small sweep that is submitted to the test bed, and what can be asked about it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fault_harness import Disturbed
+
+SITE = """
+kind: slurm
+nodes: {nodes}
+minutes: 30
+cpus_per_node: 2
+gpus_per_node: 1
+memory_gb: 3
+signal_s: 45
+kill_wait_s: 10
+setup: ["export USWEEP_PRETEND_GPUS=1"]
+"""
+PATIENCE_S = 240.0
+
+
+def wait_for(condition: Callable[[], Any], what: str = "it", timeout_s: float = PATIENCE_S) -> Any:
+    """The first true answer of `condition`."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {timeout_s:g} s")
+        time.sleep(0.3)
+    return answer
+
+
+@dataclass
+class SlurmSweep(Disturbed):
+    """`Disturbed`, run as a job of SLURM."""
+
+    bed: Any = None
+    nodes: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.site = self.folder / "site.yaml"
+        self.site.write_text(SITE.format(nodes=self.nodes))
+
+    def usweep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line on the login node."""
+        command = [sys.executable, "-m", "sweep", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=self.bed.environment
+        )
+
+    def submit(self, *arguments: str) -> str:
+        """Submit the sweep, with half of a GPU for each unit; the job's id."""
+        done = self.usweep(
+            "submit", str(self.config), "--cluster", str(self.site),
+            "resources.gpus=0.5", "resources.grace_s=15", *arguments,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.split()[1].strip(",")
+
+    def wait_for_units(self, count: int) -> None:
+        wait_for(lambda: len(self.finished()) >= count, f"{count} finished units")
+
+    def wait_for_work(self, count: int) -> None:
+        wait_for(lambda: self.epochs_logged() >= count, f"{count} epochs")
+
+    def ended(self, job: str) -> dict[str, str]:
+        """What SLURM says of a job once it has ended."""
+
+        def facts() -> dict[str, str] | None:
+            found: dict[str, str] = self.bed.facts(job)
+            running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+            return None if found["JobState"] in running else found
+
+        try:
+            return dict(wait_for(facts, f"the end of job {job}"))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def logs(self) -> str:
+        """All that its jobs have printed."""
+        folder = self.run_folder / "cluster"
+        paths = [p for p in sorted(folder.glob("*/*")) if p.suffix in (".log", ".out", ".err")]
+        return "\n".join(f"== {path}\n{path.read_text()[-3000:]}" for path in paths)
+
+    def records(self) -> list[dict[str, Any]]:
+        paths = self.store.root.glob("*/*/record.json")
+        return [json.loads(p.read_text()) for p in paths if p.parts[-3] != "damaged"]
+
+    def units_by_host(self) -> Counter[str]:
+        return Counter(record["provenance"]["host"] for record in self.records())
+
+
+def left_behind(bed: Any, node: str) -> list[str]:
+    """Processes and temporary folders of ours inside a node."""
+    folders = str(bed.inside(node, "ls -d /tmp/usweep-* 2>/dev/null")).split()
+    return [*bed.processes(node), *folders]
+
+
+def tail(path: Path, size: int = 3000) -> str:
+    return path.read_text()[-size:]
