@@ -226,6 +226,8 @@ def _is_alive(folder: Path, snapshot: Snapshot) -> bool:
 
 def together(snapshots: list[Snapshot]) -> Snapshot:
     """What several that work on the same run say, as one."""
+    if len(snapshots) == 1:
+        return snapshots[0]
     units: dict[str, dict[str, int]] = {}
     for kind in KINDS:
         states = [s.units.get(kind, {}) for s in snapshots]
@@ -234,6 +236,8 @@ def together(snapshots: list[Snapshot]) -> Snapshot:
     speeds = [1 / s.time_left_s for s in snapshots if s.time_left_s]
     return replace(
         snapshots[0],
+        host=", ".join(sorted({s.host for s in snapshots})),
+        pid=0,
         elapsed_s=max(s.elapsed_s for s in snapshots),
         time_left_s=1 / sum(speeds) if speeds else None,
         units=units,
@@ -248,7 +252,8 @@ def describe_status(status: Status) -> Group:
     parts: list[str | Text] = []
     left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
     if status.is_alive:
-        parts.append(f"{name}: running on {one_line(snapshot.host)}, process {snapshot.pid}")
+        process = f", process {snapshot.pid}" if snapshot.pid else ""
+        parts.append(f"{name}: running on {one_line(snapshot.host)}{process}")
     elif left and status.jobs:
         parts.append(f"{name}: not running at the moment; its job is in the queue")
     elif left or status.failures:

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from cluster import slurm
+from cluster import meeting, slurm
 from cluster.allocation import MARGIN_S, Allocation
 from cluster.errors import ClusterError
 from cluster.settings import SlurmSettings
@@ -92,6 +92,7 @@ def submit(config: ResolvedConfig, site: SlurmSettings, plugins: str) -> slurm.S
     write_atomically(folder / SITE_FILE, OmegaConf.to_yaml(OmegaConf.create(asdict(site))))
     (run_folder / CANCEL_FILE).unlink(missing_ok=True)
     clear_failures(run_folder)
+    (folder / meeting.FILE).unlink(missing_ok=True)  # of an earlier job, which has ended
     role = "sweep" if site.mode == "allocation" else "workers"
     return _submit(run_folder, site, command_of(run_folder, site, plugins), config.sweep.name, role)
 

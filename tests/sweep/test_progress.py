@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sweep.config import ResolvedConfig
 from sweep.failures import Failure, read_failures
-from sweep.overview import STALE_AFTER_S, run_status
-from sweep.plan import Plan
+from sweep.overview import STALE_AFTER_S, run_status, together
+from sweep.plan import KINDS, Plan
 from sweep.progress import FILE, Progress, Snapshot, TimeLeft, draw, duration, one_line
 from sweep.run import write_run_folder
 
@@ -128,3 +129,25 @@ def test_status_does_not_believe_a_driver_that_went_silent(
     }
     (folder / FILE).write_text("{")
     assert not run_status(folder).is_alive
+
+
+def test_several_that_work_on_a_run_are_shown_as_one(tiny: ResolvedConfig, tiny_plan: Plan) -> None:
+    write_run_folder(tiny, tiny_plan)
+    folder = tiny.sweep.run_folder
+    for name, unit in (("a", "original"), ("b", "scratch")):
+        progress = Progress(
+            tiny_plan, [], folder / "workers" / name, Console(file=io.StringIO()), folder
+        )
+        progress.started(keys_of(tiny_plan, unit)[0])
+        progress.tick()
+    status = run_status(folder)
+    assert status.is_alive
+    assert len(status.snapshot.running) == 2
+    assert [status.snapshot.units[kind]["running"] for kind in KINDS] == [1, 1, 0]
+
+
+def test_two_workers_of_equal_speed_need_half_the_time() -> None:
+    one = Snapshot(host="n1", time_left_s=60.0, elapsed_s=5.0)
+    other = Snapshot(host="n2", time_left_s=60.0, elapsed_s=9.0)
+    both = together([one, other, Snapshot(host="n3")])
+    assert (both.time_left_s, both.elapsed_s, both.host) == (30.0, 9.0, "n1, n2, n3")

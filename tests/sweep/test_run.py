@@ -20,6 +20,7 @@ from rich.console import Console
 from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
 from sweep.errors import SweepError
+from sweep.files import write_atomically
 from sweep.run import RunOptions, only_driver, run_sweep
 from sweep.store import Store
 from sweep.worker import RunContext
@@ -199,6 +200,28 @@ def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
     assert all(after[key] == time_ns for key, time_ns in before.items())
     assert numbers(folder) == numbers(finished)
     assert not list((folder / "store" / "building").iterdir())
+
+
+def test_workers_that_share_a_run_compute_each_unit_once_with_the_same_numbers(
+    finished: Path, tiny: ResolvedConfig, tmp_path: Path
+) -> None:
+    write_atomically(tiny.sweep.run_folder / "config.yaml", tiny.to_yaml())
+    command = [sys.executable, "-m", "sweep", "work", str(tiny.sweep.run_folder), "--cpus", "1"]
+    workers = [subprocess.Popen([*command, "--name", name]) for name in ("a", "b")]
+    assert [worker.wait(200) for worker in workers] == [0, 0]
+    assert numbers(tmp_path) == numbers(finished)
+    assert Store(Path(tiny.sweep.output.store)).leases.keys() == []
+    assert (tiny.sweep.run_folder / "report" / "table2.md").exists()
+    status = json.loads(usweep("status", tiny.sweep.run_folder, "--json").stdout)
+    assert sum(kind["done"] for kind in status["units"].values()) == UNITS
+
+
+def test_a_worker_with_other_code_or_data_is_refused(tiny: ResolvedConfig) -> None:
+    folder = tiny.sweep.run_folder
+    write_atomically(folder / "plan.json", '{"name": "tiny", "datasets": [], "units": []}')
+    with pytest.raises(SweepError, match="plans other units than this machine"):
+        run_sweep(tiny, RunOptions(worker="a"), Console())
+    assert list(folder.iterdir()) == [folder / "plan.json"]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
