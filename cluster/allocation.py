@@ -34,6 +34,7 @@ from cluster.temporary import temporary_folder
 DRAIN_FILE = "CLUSTER_DRAIN_FILE"  # a variable that names the file which asks the command to end
 MARGIN_S = 15  # to stop Ray on every node, after the command has ended
 HEAD_STARTS_S = 60
+HEAD_LOST_S = 15  # how long nodes wait for their own head, which doesn't answer any more
 HEAD_RETURNS_S = 600  # how long nodes wait for a head that is away
 LEAVING_S = 10  # how long the first node waits for the others to have left
 RESTARTS = 3  # of a command or a Ray that was killed, in one attempt
@@ -266,8 +267,8 @@ class Node:
 
     def _follow(self) -> None:
         """Be a node of the Ray that is published, for as long as there is one."""
-        restarts = 0
-        while restarts <= RESTARTS and (head := self._await_head()) is not None:
+        restarts, lost = 0, None
+        while restarts <= RESTARTS and (head := self._await_head(lost)) is not None:
             self._say(f"{socket.gethostname()} joins the Ray at {head.address}")
             environment = self._environment(head.token_file)
             self.ray = self._start_ray([f"--address={head.address}"], environment, head.address)
@@ -279,19 +280,28 @@ class Node:
                     self.drain(patience_s, AWAY)
                     return
                 time.sleep(_LOOK_EVERY_S)
-            if meeting.find(self.meeting) == head:
+            if meeting.find(self.meeting) == head:  # else there is another one, or none any more
                 restarts += 1
-                self._say("Ray was killed on this node; once more")
-                time.sleep(2)
+                lost = None if _answers(head.address) else head
+                what = "Ray was killed on this node" if lost is None else "the head is lost"
+                self._say(f"{what}; once more")
             self._stop_children()
+        if self.job.command and lost is not None and not self.terminated:
+            # With --no-kill SLURM leaves a job without its first node as it is.
+            self._say("no other head came: requeueing the job")
+            slurm.requeue(self.id)
 
-    def _await_head(self) -> Head | None:
-        """The head once it is up; None if there is nothing to wait for."""
-        deadline = time.monotonic() + HEAD_RETURNS_S
+    def _await_head(self, lost: Head | None) -> Head | None:
+        """The head once it is up, another than the lost one; None if there is nothing to wait for.
+
+        Nodes of the same job wait for a moment only, since it is their own first node that is lost.
+        """
+        patience_s = HEAD_LOST_S if lost and self.job.command else HEAD_RETURNS_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and not self._is_to_leave():
             head = meeting.find(self.meeting)
             is_ours = head is not None and (head.attempt == self.attempt or not self.job.command)
-            if head is not None and is_ours:
+            if head is not None and head != lost and is_ours:
                 if head.state == UP:
                     return head
                 if head.state == ENDED or self.job.command:
@@ -300,7 +310,9 @@ class Node:
         return None
 
     def _is_to_leave(self) -> bool:
-        return self.terminated or self.drain_file.exists() or (self.logs / "leave").exists()
+        """Whether this node leaves a Ray that goes on; with their own head all stay to its end."""
+        asked = (self.logs / "leave").exists() or self.drain_file.exists()
+        return self.terminated or (asked and not self.job.command)
 
     # -- a command without a Ray of this job ----------------------------------------------------
 
@@ -375,6 +387,15 @@ def _other_node() -> str:
 
     others = [name for name in submitit.JobEnvironment().hostnames if name != socket.gethostname()]
     return others[0] if others else "192.0.2.1"  # TEST-NET-1, RFC 5737
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+        return True
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

@@ -163,6 +163,11 @@ def restarts(job_id: str) -> int:
     return int(facts.get("Restarts", "0"))
 
 
+def requeue(job_id: str) -> None:
+    """Put a running job back into the queue."""
+    _ask(["scontrol", "requeue", job_id])
+
+
 def cancel(job_id: str) -> None:
     """Take a job out of the queue, or end it."""
     _ask(["scancel", job_id])

@@ -70,7 +70,7 @@ class SlurmSweep(Disturbed):
     def wait_for_work(self, count: int) -> None:
         wait_for(lambda: self.epochs_logged() >= count, f"{count} epochs")
 
-    def ended(self, job: str) -> dict[str, str]:
+    def ended(self, job: str, timeout_s: float = PATIENCE_S) -> dict[str, str]:
         """What SLURM says of a job once it has ended."""
 
         def facts() -> dict[str, str] | None:
@@ -79,7 +79,7 @@ class SlurmSweep(Disturbed):
             return None if found["JobState"] in running else found
 
         try:
-            return dict(wait_for(facts, f"the end of job {job}"))
+            return dict(wait_for(facts, f"the end of job {job}", timeout_s))
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
