@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ class SlurmSweep(Disturbed):
     def records(self) -> list[dict[str, Any]]:
         paths = self.store.root.glob("*/*/record.json")
         return [json.loads(p.read_text()) for p in paths if p.parts[-3] != "damaged"]
+
+    def seconds_to_first_unit(self, facts: dict[str, str]) -> float:
+        """From the start of the job to that of the first unit, to the second."""
+        first = min(record["provenance"]["started"] for record in self.records())
+        began = datetime.fromisoformat(facts["StartTime"]).timestamp()
+        return datetime.fromisoformat(first).timestamp() - began
 
     def units_by_host(self) -> Counter[str]:
         return Counter(record["provenance"]["host"] for record in self.records())

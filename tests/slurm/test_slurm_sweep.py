@@ -53,6 +53,7 @@ def test_a_sweep_runs_on_all_nodes_with_fractions_of_their_gpus(
     assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), sweep.logs()
     check(sweep, undisturbed)
     assert set(sweep.units_by_host()) == set(NODES)
+    print(f"first unit {sweep.seconds_to_first_unit(facts):.0f} s after the start of the job")
     assert {record["provenance"]["gpus"] for record in sweep.records()} == {"0"}
     status = sweep.usweep("status", str(sweep.run_folder))
     assert "complete" in status.stdout
@@ -73,6 +74,7 @@ def test_sixty_equal_units_spread_over_the_nodes(sweep: SlurmSweep) -> None:
     assert facts["ExitCode"] == "0:0", sweep.logs()
     counts = sweep.units_by_host()
     assert counts.total() == 60
+    print(f"units by node: {dict(counts)}")
     assert min(counts[node] for node in NODES) >= 15, counts
 
 
@@ -81,8 +83,9 @@ def test_a_preemption_costs_time_and_nothing_else(
 ) -> None:
     job = sweep.submit()
     sweep.wait_for_units(2)
-    before = sweep.finished()
-    bed.run("srun", "--partition=high", "--nodes=3", "--exclusive", "sleep", "1")
+    before, began = sweep.finished(), time.monotonic()
+    bed.run("srun", "--partition=high", "--nodes=3", "--exclusive", "true")
+    print(f"nodes were free {time.monotonic() - began:.1f} s after the preemption began")
     facts = sweep.ended(job)
     assert (facts["Restarts"], facts["ExitCode"]) == ("1", "0:0"), sweep.logs()
     assert repeated(before, sweep) == []
