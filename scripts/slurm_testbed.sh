@@ -114,7 +114,11 @@ prepare() {
 boot() { # boot NUMBER
   mkdir -p "$SLBED_DIR/spool/n$1" "$SLBED_DIR/nodes/n$1/tmp"
   chmod 1777 "$SLBED_DIR/nodes/n$1/tmp"
+  rm -f "$SLBED_DIR/nodes/n$1/ready"
   launch "n$1" "$PARTS/node.sh" "n$1" "$SLBED_NET.$1"
+  # Before that, a command that enters the node would still see this machine's /tmp.
+  for _ in $(seq 250); do [ -e "$SLBED_DIR/nodes/n$1/ready" ] && return; sleep 0.02; done
+  fail "n$1 did not start; see $SLBED_DIR/log/n$1.log"
 }
 
 ready() { # ready COUNT: that many nodes are idle or at work, and accounting answers
@@ -188,10 +192,11 @@ case $command in
     . "$SLBED_DIR/env.sh"
     boot "${1#n}"
     for _ in $(seq 600); do
-      sinfo --noheader --nodes "$1" --states idle --format %n 2>/dev/null | grep -q . && exit 0
+      sinfo --noheader --responding --nodes "$1" --states idle,mixed,alloc --format %n 2>/dev/null |
+        grep -q . && exit 0
       sleep 0.1
     done
-    fail "$1 is not idle after 60 s"
+    fail "$1 does not respond to SLURM after 60 s"
     ;;
   *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -25,6 +25,7 @@ ip link set eth0 up
 # Leads nowhere, but Ray finds the node's address by its default route.
 ip route add default via "${address%.*}.254"
 
+touch "$SLBED_DIR/nodes/$name/ready"
 export SLURM_CONF=$SLBED_DIR/slurm.conf
 # Bash has its background jobs ignore SIGINT, which slurmd would pass on to every job.
 env --default-signal slurmd -D -N "$name" </dev/null >>"$SLBED_DIR/log/slurmd-$name.log" 2>&1 &
