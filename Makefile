@@ -17,7 +17,7 @@ test-all: $(READY)  ## also the slow ones, and those on SLURM
 	$(BIN)/pytest -m ""
 
 test-slurm: $(READY)  ## on a real SLURM of three nodes; as root, with Debian's packages
-	$(BIN)/pytest -m "slurm and not slow" tests/slurm
+	$(BIN)/pytest -m "slurm and not slow" -rP tests/slurm
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
