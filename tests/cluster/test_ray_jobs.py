@@ -21,6 +21,7 @@ import psutil
 import pytest
 import requests
 from omegaconf import OmegaConf
+from ray._raylet import AuthenticationTokenLoader
 
 from cluster import ray_jobs
 from cluster.errors import ClusterError
@@ -77,9 +78,14 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
-    """A stand-in on loopback, which Ray's own client talks to."""
-    for name in ("RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+    """A stand-in on loopback, which Ray's own client talks to.
+
+    Whether Ray wants a token was settled when this process imported it, perhaps for another test.
+    """
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    AuthenticationTokenLoader.instance().reset_cache()
     if not HAS_DEFAULT:  # this much of the client needs requests alone
         monkeypatch.setattr(ray_jobs, "find_spec", lambda name: True)
         monkeypatch.setattr("ray.dashboard.modules.job.sdk.requests", requests)
@@ -90,6 +96,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
     server.shutdown()
     server.server_close()
     thread.join()
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def details(status: str, message: str) -> dict[str, Any]:
