@@ -18,16 +18,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster import meeting, processes, slurm
+from cluster import meeting, processes, ray_node, slurm
 from cluster.errors import ClusterError
-from cluster.local import available_cpus, available_gpus
 from cluster.meeting import AWAY, ENDED, UP, Head
-from cluster.node import VARIABLE as NODE_FOLDER
 from cluster.node import ask_to_leave
 from cluster.temporary import temporary_folder
 
@@ -39,21 +36,7 @@ HEAD_RETURNS_S = 600  # how long nodes wait for a head that is away
 LEAVING_S = 10  # how long the first node waits for the others to have left
 RESTARTS = 3  # of a command or a Ray that was killed, in one attempt
 _LOOK_EVERY_S = 0.5
-_OBJECT_STORE_BYTES = 128 * 1024**2  # results go through the file system, not through Ray
 TERMINATED = 128 + signal.SIGTERM
-
-_RAY = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "MALLOC_ARENA_MAX": "1",  # see cluster/local.py
-    # A dead node is seen after some seconds instead of half a minute.
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
-}
 
 
 @dataclass
@@ -209,15 +192,11 @@ class Node:
         """
         self._write_token()
         environment = self._environment(str(self.token_file))
-        published = self.temporary / "ray_current_cluster"
-        published.unlink(missing_ok=True)
-        flags = ["--head", "--port=0", "--include-dashboard=false"]
-        if find_spec("grpc"):  # then Ray starts a server for its client too, by default at 10001
-            flags.append(f"--ray-client-server-port={_free_port()}")
-        self.ray = self._start_ray(flags, environment)
+        ray_node.forget_address(self.temporary)
+        self._start_ray(ray_node.head_flags(), environment, "")
         deadline = time.monotonic() + HEAD_STARTS_S
-        while not (address := _read(published)):
-            if self.ray.poll() is not None or time.monotonic() > deadline or self.terminated:
+        while not (address := ray_node.address_of_head(self.temporary)):
+            if self._ray_has_ended() or time.monotonic() > deadline or self.terminated:
                 raise RuntimeError(f"Ray's head did not start; see {self._ray_log()}")
             time.sleep(0.1)
         head = Head(UP, self.attempt, address, str(self.token_file), generation)
@@ -271,8 +250,9 @@ class Node:
         while restarts <= RESTARTS and (head := self._await_head(lost)) is not None:
             self._say(f"{socket.gethostname()} joins the Ray at {head.address}")
             environment = self._environment(head.token_file)
-            self.ray = self._start_ray([f"--address={head.address}"], environment, head.address)
-            while self.ray.poll() is None and meeting.find(self.meeting) == head:
+            peer = head.address.rpartition(":")[0]
+            self._start_ray([f"--address={head.address}"], environment, peer)
+            while not self._ray_has_ended() and meeting.find(self.meeting) == head:
                 if self._is_to_leave():
                     patience_s = self.job.kill_wait_s / 2
                     if not self.terminated:
@@ -282,7 +262,7 @@ class Node:
                 time.sleep(_LOOK_EVERY_S)
             if meeting.find(self.meeting) == head:  # else there is another one, or none any more
                 restarts += 1
-                lost = None if _answers(head.address) else head
+                lost = None if ray_node.answers(head.address) else head
                 what = "Ray was killed on this node" if lost is None else "the head is lost"
                 self._say(f"{what}; once more")
             self._stop_children()
@@ -327,32 +307,14 @@ class Node:
             self._stop_children()
         return 128 - code
 
-    # -- Ray ------------------------------------------------------------------------------------
+    # -- what both have --------------------------------------------------------------------------
+
+    def _start_ray(self, flags: list[str], environment: Mapping[str, str], peer: str) -> None:
+        command = ray_node.command(flags, peer or _other_node(), self._name(), self.temporary)
+        self.ray = processes.start(command, self._ray_log(), environment)
 
     def _environment(self, token_file: str) -> Mapping[str, str]:
-        return {**_RAY, "RAY_AUTH_TOKEN_PATH": token_file, NODE_FOLDER: str(self.temporary)}
-
-    def _start_ray(
-        self, flags: list[str], environment: Mapping[str, str], head: str = ""
-    ) -> subprocess.Popen[bytes]:
-        peer = head.rpartition(":")[0] or _other_node()
-        return processes.start(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
-                *flags,
-                f"--node-ip-address={own_address(peer)}",
-                f"--node-name={self._name()}",
-                f"--num-cpus={available_cpus()}",
-                f"--num-gpus={available_gpus()}",
-                f"--object-store-memory={_OBJECT_STORE_BYTES}",
-                f"--temp-dir={self.temporary}",
-                # Any free port: other people's Ray may be on this node.
-                *("--min-worker-port=0", "--max-worker-port=0"),
-                *("--dashboard-agent-listen-port=0", "--disable-usage-stats"),
-            ],
-            self._ray_log(),
-            environment,
-        )
+        return ray_node.environment(token_file, self.temporary)
 
     def _ray_log(self) -> Path:
         return self.logs / f"ray-{self._name()}.log"
@@ -371,41 +333,9 @@ def _job_id() -> str:
     return os.environ["SLURM_JOB_ID"]
 
 
-def own_address(peer: str) -> str:
-    """The address of this node on the network that leads to `peer`; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((peer, 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostbyname(socket.gethostname())
-
-
 def _other_node() -> str:
     """A node that the first one has to be reached from, or a far address if it is alone."""
     import submitit
 
     others = [name for name in submitit.JobEnvironment().hostnames if name != socket.gethostname()]
     return others[0] if others else "192.0.2.1"  # TEST-NET-1, RFC 5737
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-        return True
-    except OSError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        return ""

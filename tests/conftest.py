@@ -7,6 +7,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Some tests import Ray for its classes, before others start one in this process; it reads these
+# at its import (see cluster/local.py).
+os.environ.update({"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster import allocation, meeting
-from cluster.allocation import Allocation, Node, own_address
+from cluster.allocation import Allocation, Node
 from cluster.meeting import AWAY, ENDED, UP, Head
 
 # What submitit does, in a few lines: SIGUSR2 calls `checkpoint` and puts the job into the queue.
@@ -178,7 +178,3 @@ def test_a_node_leaves_when_asked_but_not_before_its_own_head(node: Node) -> Non
     node.drain_file.unlink()
     (node.logs / "leave").touch()
     assert node._is_to_leave()
-
-
-def test_an_address_is_that_of_the_network_to_the_peer() -> None:
-    assert own_address("127.0.0.1") == "127.0.0.1"

@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
     """A stand-in on loopback, which Ray's own client talks to.
 
-    Whether Ray wants a token was settled when this process imported it, perhaps for another test.
+    This process has told Ray to use a token (tests/conftest.py): one of the test's own.
     """
     for name in ("RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

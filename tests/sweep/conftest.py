@@ -1,6 +1,5 @@
 """Small sweeps on scikit-learn's digits, made in a folder of the test's own."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +7,6 @@ import pytest
 
 from sweep.config import ResolvedConfig, load_config
 from sweep.plan import Plan, make_plan
-
-# Some tests import Ray for its classes, before others start one in this process; it reads these
-# at its import (see cluster/local.py).
-os.environ.update({"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
 TINY = """
 name: tiny
