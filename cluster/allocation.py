@@ -263,8 +263,8 @@ class Node:
             if meeting.find(self.meeting) == head:  # else there is another one, or none any more
                 restarts += 1
                 lost = None if ray_node.answers(head.address) else head
-                what = "Ray was killed on this node" if lost is None else "the head is lost"
-                self._say(f"{what}; once more")
+                here = f"Ray has ended on this node, see {self._ray_log()}"
+                self._say(f"{here if lost is None else 'the head is lost'}; once more")
             self._stop_children()
         if self.job.command and lost is not None and not self.terminated:
             # With --no-kill SLURM leaves a job without its first node as it is.

@@ -14,6 +14,7 @@ _ADDRESS_FILE = "ray_current_cluster"  # where a head writes its address, in its
 
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # "0", as for a local Ray, means loopback only
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MALLOC_ARENA_MAX": "1",  # see cluster/local.py

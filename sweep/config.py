@@ -14,10 +14,8 @@ from yaml import YAMLError
 from sweep.lease import MIN_TAKEOVER_S
 from sweep.secrets import VARIABLES, redact
 from unlearning.config import TrialSettings, require, require_ratio
-from unlearning.contrast import get_strategy
 from unlearning.datasets import known_readers
 from unlearning.errors import ConfigError
-from unlearning.models import require_model
 
 MODEL_STATES = ("scratch", "neutralized", "retrained")
 SEED_AXES = ("training_seeds", "forget_seeds", "unlearning_seeds")
@@ -49,6 +47,8 @@ class GridConfig:
             values = getattr(self, name) or []
             unique = len(set(values)) == len(values)
             require(unique, f"grid.{name}", values, "each value once")
+        from unlearning.contrast import get_strategy  # torch, which not every command needs
+
         for strategy in self.strategies:
             get_strategy(strategy)
 
@@ -249,6 +249,8 @@ def _trial_settings(name: str, shared: Any, entry: Any) -> TrialSettings:
             known = ", ".join(sorted(readers))
             raise ConfigError(f"{key}.source.reader is missing; known readers: {known}")
         entry = OmegaConf.merge(entry, {"source": {"reader": name}})
+    from unlearning.models import require_model  # torch
+
     settings: TrialSettings = to_dataclass(TrialSettings, key, shared, entry)
     reader = settings.source.reader
     require(reader in readers, f"{key}.source.reader", reader, ", ".join(sorted(readers)))

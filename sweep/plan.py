@@ -13,10 +13,8 @@ from sweep.config import GridConfig, ResolvedConfig
 from sweep.files import write_atomically
 from sweep.typed import require_types
 from unlearning.config import Seeds, TrialSettings
-from unlearning.contrast import get_strategy
 from unlearning.datasets import find_prepared, nominal_facts
 from unlearning.errors import ConfigError
-from unlearning.splits import num_forgotten
 from unlearning.unit import UnitSpec
 
 KINDS = ("original", "scratch", "two_stage")
@@ -93,6 +91,8 @@ class Plan:
 
 def unit_spec(dataset: PlannedDataset, unit: PlannedUnit) -> UnitSpec:
     """The whole specification of a unit of this data set."""
+    from unlearning.contrast import get_strategy  # torch, which whoever only reads plans can spare
+
     return UnitSpec(
         kind=unit.kind,
         fingerprint=dataset.fingerprint or f"unprepared:{dataset.name}",
@@ -172,6 +172,8 @@ def make_plan(config: ResolvedConfig) -> Plan:
     Raises:
         ConfigError: a forget ratio leaves no image to forget or to retain.
     """
+    from unlearning.splits import num_forgotten  # torch
+
     datasets = {name: _plan_dataset(name, config) for name in config.trials}
     units: dict[str, PlannedUnit] = {}
     for dataset in datasets.values():

@@ -39,5 +39,7 @@ def test_whether_anything_answers() -> None:
 def test_the_environment_names_the_token_and_the_nodes_folder(tmp_path: Path) -> None:
     variables = ray_node.environment("/run/token", tmp_path)
     assert variables["RAY_AUTH_MODE"] == "token"
+    # Whoever submits may have told a local Ray to keep to loopback, and SLURM passes that on.
+    assert variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
     assert variables["RAY_AUTH_TOKEN_PATH"] == "/run/token"
     assert str(tmp_path) in variables.values()
