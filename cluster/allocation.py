@@ -30,6 +30,7 @@ from cluster.temporary import temporary_folder
 
 DRAIN_FILE = "CLUSTER_DRAIN_FILE"  # a variable that names the file which asks the command to end
 MARGIN_S = 15  # to stop Ray on every node, after the command has ended
+COMMAND_SHARE = 0.4  # of the time before SIGKILL; the rest is for Ray and for removing files
 HEAD_STARTS_S = 60
 HEAD_LOST_S = 15  # how long nodes wait for their own head, which doesn't answer any more
 HEAD_RETURNS_S = 600  # how long nodes wait for a head that is away
@@ -118,7 +119,7 @@ class Node:
         if self.is_over:
             return
         self.is_over = True
-        patience_s = min(5.0, self.job.kill_wait_s / 4)
+        patience_s = min(5.0, self.job.kill_wait_s / 10)
         for process in (self.command, self.ray):
             if process is not None:
                 processes.stop(process, patience_s)
@@ -219,7 +220,7 @@ class Node:
         assert self.command is not None
         while (code := self.command.poll()) is None:
             if self.terminated:
-                code = self.drain(self.job.kill_wait_s / 2, AWAY)
+                code = self.drain(COMMAND_SHARE * self.job.kill_wait_s, AWAY)
                 return TERMINATED if code is None else code
             if self._ray_has_ended():
                 # It notices by itself; if not, it waits for something that never comes.
@@ -254,7 +255,7 @@ class Node:
             self._start_ray([f"--address={head.address}"], environment, peer)
             while not self._ray_has_ended() and meeting.find(self.meeting) == head:
                 if self._is_to_leave():
-                    patience_s = self.job.kill_wait_s / 2
+                    patience_s = COMMAND_SHARE * self.job.kill_wait_s
                     if not self.terminated:
                         patience_s = self.job.signal_s - MARGIN_S
                     self.drain(patience_s, AWAY)

@@ -110,5 +110,13 @@ def left_behind(bed: Any, node: str) -> list[str]:
     return [*bed.processes(node), *folders]
 
 
+def wait_until_empty(bed: Any, node: str, timeout_s: float) -> None:
+    """Until nothing of ours is left inside a node; says what is."""
+    deadline = time.monotonic() + timeout_s
+    while (left := left_behind(bed, node)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == [], f"left on {node} after {timeout_s:g} s"
+
+
 def tail(path: Path, size: int = 3000) -> str:
     return path.read_text()[-size:]
