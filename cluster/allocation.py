@@ -211,9 +211,10 @@ class Node:
             file.write(secrets.token_hex(32))
 
     def _start_command(self, environment: Mapping[str, str]) -> None:
-        drain = {DRAIN_FILE: str(self.drain_file)}
+        # What it leaves behind when it is killed goes with this node's folder.
+        own = {DRAIN_FILE: str(self.drain_file), "TMPDIR": str(self.temporary)}
         log = self.logs / ("command.log" if self.job.has_ray else f"command-{self._name()}.log")
-        self.command = processes.start(self.job.command, log, {**environment, **drain})
+        self.command = processes.start(self.job.command, log, {**environment, **own})
 
     def _watch_command(self) -> int:
         """The exit code of the command, which is asked to stop when this job is to end."""

@@ -72,7 +72,7 @@ def stop_all() -> None:
 
 def _descendants(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
+        return [one for one in psutil.Process(pid).children(recursive=True) if _lives(one)]
     return []
 
 
@@ -82,4 +82,14 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)  # refuses a pid that is another process by now
             killed.append(process)
-    psutil.wait_procs(killed, timeout=5)
+    deadline = time.monotonic() + 5
+    while any(_lives(process) for process in killed) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it can still do anything; one that has ended may wait long for its parent to ask."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -115,7 +115,7 @@ def wait_until_empty(bed: Any, node: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while (left := left_behind(bed, node)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert left == [], f"left on {node} after {timeout_s:g} s"
+    assert left == [], f"left on {node} after {timeout_s:g} s: {left}"
 
 
 def tail(path: Path, size: int = 3000) -> str:
