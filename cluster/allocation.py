@@ -10,7 +10,6 @@ children, and its own main thread, in which signals are handled, never enters Ra
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from cluster import meeting, processes, ray_node, slurm
 from cluster.errors import ClusterError
 from cluster.meeting import AWAY, ENDED, UP, Head
 from cluster.node import ask_to_leave
-from cluster.temporary import temporary_folder
+from cluster.temporary import remove, temporary_folder
 
 DRAIN_FILE = "CLUSTER_DRAIN_FILE"  # a variable that names the file which asks the command to end
 MARGIN_S = 15  # to stop Ray on every node, after the command has ended
@@ -119,12 +118,11 @@ class Node:
         if self.is_over:
             return
         self.is_over = True
-        patience_s = min(5.0, self.job.kill_wait_s / 10)
-        for process in (self.command, self.ray):
-            if process is not None:
-                processes.stop(process, patience_s)
-        processes.stop_all()
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        # All of it well within the time before SIGKILL, since that would leave the folder behind.
+        patience_s = min(5.0, self.job.kill_wait_s / 20)
+        processes.stop(*self._children(), patience_s=patience_s)
+        processes.stop_all(patience_s)
+        remove(self.temporary, patience_s)
         if self.rank == 0:
             self.token_file.unlink(missing_ok=True)
         (self.files / f"left-{self.rank}").touch()
@@ -238,11 +236,12 @@ class Node:
         return self.ray is not None and self.ray.poll() is not None
 
     def _stop_children(self) -> None:
-        for process in (self.command, self.ray):
-            if process is not None:
-                processes.stop(process)
+        processes.stop(*self._children())
         processes.stop_all()
         self.command = self.ray = None
+
+    def _children(self) -> list[subprocess.Popen[bytes]]:
+        return [child for child in (self.command, self.ray) if child is not None]
 
     # -- a node that joins ----------------------------------------------------------------------
 

@@ -49,25 +49,32 @@ def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
     return code
 
 
-def stop(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
-    """End a child and all that it has started: first asked to, then killed."""
-    if process.poll() is not None:
-        return
-    family = _descendants(process.pid)
-    process.terminate()
-    if wait(process, patience_s) is None:
-        process.kill()
-        wait(process, patience_s)
-    _kill(family)
+def stop(*children: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """End children and all that they have started: first asked to, all at once, then killed.
+
+    Returns within three times `patience_s`.
+    """
+    alive = [child for child in children if child.poll() is None]
+    families = [one for child in alive for one in _descendants(child.pid)]
+    for child in alive:
+        child.terminate()
+    deadline = time.monotonic() + patience_s
+    late = [child for child in alive if wait(child, deadline - time.monotonic()) is None]
+    for child in late:
+        child.kill()
+    deadline = time.monotonic() + patience_s
+    for child in late:
+        wait(child, deadline - time.monotonic())
+    _kill(families, patience_s)
 
 
-def stop_all() -> None:
-    """Kill every descendant of this process, adopted ones included."""
-    for _ in range(5):  # one that was forking while it was killed leaves another
-        family = _descendants(os.getpid())
-        if not family:
+def stop_all(patience_s: float = 5.0) -> None:
+    """Kill every descendant of this process, adopted ones included, within about this time."""
+    deadline = time.monotonic() + patience_s
+    while family := _descendants(os.getpid()):  # one that forks while it is killed leaves another
+        _kill(family, deadline - time.monotonic())
+        if time.monotonic() > deadline:
             return
-        _kill(family)
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
@@ -76,13 +83,13 @@ def _descendants(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _kill(processes: Iterable[psutil.Process]) -> None:
+def _kill(processes: Iterable[psutil.Process], patience_s: float) -> None:
     killed = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)  # refuses a pid that is another process by now
             killed.append(process)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience_s
     while any(_lives(process) for process in killed) and time.monotonic() < deadline:
         time.sleep(0.05)
 

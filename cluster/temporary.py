@@ -36,6 +36,16 @@ def temporary_folder(parent: Path | None = None) -> Path:
     return folder
 
 
+def remove(folder: Path, patience_s: float = 2.0) -> None:
+    """Remove a folder in which processes that are just ending may still write."""
+    deadline = time.monotonic() + patience_s
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
 def _is_left_over(folder: Path) -> bool:
     """Whether a folder of this user's has no owner; a pid says nothing across containers."""
     facts = folder.stat()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import temporary
-from cluster.temporary import MAX_PATH, temporary_folder
+from cluster.temporary import MAX_PATH, remove, temporary_folder
 
 OWNER = (
     "import sys, time; sys.path.insert(0, sys.argv[1])\n"
@@ -74,3 +74,23 @@ def test_a_long_path_is_not_used(tmp_path: Path) -> None:
     assert len(str(folder)) < MAX_PATH
     (folder / ".owner").unlink()
     folder.rmdir()
+
+
+def test_a_folder_is_removed_although_somebody_still_writes_in_it(parent: Path) -> None:
+    folder = parent / "busy"
+    folder.mkdir()
+    code = (
+        "import itertools, os, sys\n"
+        "for number in itertools.count():\n"
+        "    os.mkdir(f'{sys.argv[1]}/{number}')\n"  # until the folder is gone
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)
+    try:
+        while not any(folder.iterdir()):
+            pass
+        remove(folder, patience_s=20)
+        assert not folder.exists()
+        writer.wait(20)
+    finally:
+        writer.kill()
+        writer.wait()
