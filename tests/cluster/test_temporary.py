@@ -80,9 +80,11 @@ def test_a_folder_is_removed_although_somebody_still_writes_in_it(parent: Path) 
     folder = parent / "busy"
     folder.mkdir()
     code = (
-        "import itertools, os, sys\n"
+        "import itertools, os, sys, time\n"
+        "end = time.monotonic() + 0.5\n"
         "for number in itertools.count():\n"
-        "    os.mkdir(f'{sys.argv[1]}/{number}')\n"  # until the folder is gone
+        "    os.mkdir(f'{sys.argv[1]}/{number}')\n"
+        "    if time.monotonic() > end: break\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)
     try:
