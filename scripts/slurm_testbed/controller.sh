@@ -40,10 +40,16 @@ fi
 daemon slurmctld slurmctld -D
 
 # SLURM holds a job back for two minutes after it was requeued; nobody wants to wait for that here.
+# Not at once either: what its last attempt still reports would count as the end of the next one.
+held_s=120 ending_s=12 # that is KillWait, and a little
 while sleep 1; do
   scontrol --oneliner show job 2>/dev/null |
     grep 'JobState=PENDING' | grep 'Reason=BeginTime' | grep -v 'Restarts=0' |
-    sed 's/^JobId=\([0-9]*\).*/\1/' |
-    while read -r job; do scontrol update JobId="$job" StartTime=now 2>/dev/null; done
+    sed 's/^JobId=\([0-9]*\) .* EligibleTime=\([^ ]*\) .*/\1 \2/' |
+    while read -r job eligible; do
+      requeued=$(($(date -d "$eligible" +%s) - held_s))
+      [ "$(date +%s)" -ge $((requeued + ending_s)) ] || continue
+      scontrol update JobId="$job" StartTime=now 2>/dev/null
+    done
 done &
 while :; do wait -n; sleep 1; done

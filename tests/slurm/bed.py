@@ -47,6 +47,11 @@ class Bed:
         others = ("slurmd", "slurmstepd", "node.sh", "ps -eo", "sleep 1")
         return [line for line in lines if not any(word in line for word in others)]
 
+    def state(self) -> str:
+        """Its jobs, its nodes and its controller's last words, for the message of a failed test."""
+        log = (self.folder / "log" / "slurmctld.log").read_text()[-5000:]
+        return self.run("scontrol", "show", "job") + self.run("scontrol", "show", "node") + log
+
     def facts(self, job: str) -> dict[str, str]:
         """What `scontrol show job` says of a job."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()

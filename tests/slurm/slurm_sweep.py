@@ -25,6 +25,8 @@ kill_wait_s: 10
 setup: ["export USWEEP_PRETEND_GPUS=1"]
 """
 PATIENCE_S = 240.0
+# PREEMPTED is so for a moment, until the job is in the queue again.
+ALIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "PREEMPTED")
 
 
 def wait_for(condition: Callable[[], Any], what: str = "it", timeout_s: float = PATIENCE_S) -> Any:
@@ -73,16 +75,21 @@ class SlurmSweep(Disturbed):
 
     def ended(self, job: str, timeout_s: float = PATIENCE_S) -> dict[str, str]:
         """What SLURM says of a job once it has ended."""
+        return dict(self.wait_while_queued_or_running(job, lambda: None, timeout_s) or {})
 
-        def facts() -> dict[str, str] | None:
+    def wait_while_queued_or_running(
+        self, job: str, condition: Callable[[], Any], timeout_s: float = PATIENCE_S
+    ) -> Any:
+        """The first true answer of `condition`, or what SLURM says of a job that has ended."""
+
+        def ended() -> dict[str, str] | None:
             found: dict[str, str] = self.bed.facts(job)
-            running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
-            return None if found["JobState"] in running else found
+            return None if found["JobState"] in ALIVE else found
 
         try:
-            return dict(wait_for(facts, f"the end of job {job}", timeout_s))
+            return wait_for(lambda: condition() or ended(), f"a change of job {job}", timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.logs()}") from None
+            raise AssertionError(f"{error}\n{self.bed.state()}\n{self.logs()}") from None
 
     def logs(self) -> str:
         """All that its jobs have printed."""

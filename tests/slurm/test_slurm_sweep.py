@@ -241,21 +241,21 @@ def test_twenty_seeded_preemptions_lose_and_repeat_nothing(
         for _ in range(5):
             logged = one.epochs_logged()
             moment = logged + rng.randint(1, 60)
-            wait_for(
-                lambda one=one, moment=moment, job=job: (
-                    one.epochs_logged() >= moment or bed.facts(job)["JobState"] == "COMPLETED"
-                )
+            one.wait_while_queued_or_running(
+                job, lambda one=one, n=moment: one.epochs_logged() >= n
             )
             if bed.facts(job)["JobState"] != "RUNNING":
                 break
             before, began = one.finished(), time.monotonic()
             restarts = int(bed.facts(job)["Restarts"])
             bed.run("srun", "--partition=high", "--nodes=3", "--exclusive", "true")
-            wait_for(lambda job=job, n=restarts: int(bed.facts(job)["Restarts"]) > n
-                     or bed.facts(job)["JobState"] == "COMPLETED")  # fmt: skip
+            one.wait_while_queued_or_running(
+                job, lambda job=job, n=restarts: int(bed.facts(job)["Restarts"]) > n
+            )
             print(f"preemption {preemptions + 1}: {time.monotonic() - began:.1f} s", flush=True)
             preemptions += 1
             assert repeated(before, one) == []
-        assert one.ended(job)["ExitCode"] == "0:0", one.logs()
+        ended = one.ended(job)
+        assert ended["ExitCode"] == "0:0", f"{ended}\n{bed.state()}\n{one.logs()}"
         check(one, undisturbed)
     print(f"{preemptions} preemptions in {number} sweeps")
