@@ -29,6 +29,7 @@ from sweep.exit_codes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED_UNITS,
     EXIT_INTERRUPTED,
+    EXIT_NOT_TRACKED,
     EXIT_NOT_VERIFIED,
 )
 
@@ -118,6 +119,28 @@ def report(run_folder: Run) -> None:
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
     out.print(f"{parts}; report: {summary.folder}")
+
+
+@app.command()
+def track(
+    run_folder: Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Also units under way, until the sweep ends.")
+    ] = False,
+) -> None:
+    """Send a run's units to Weights & Biases, each row once, whatever was sent before.
+
+    Works for sweeps that ran offline, and beside one whose own machines have no way out. Exit code
+    0 if all finished units are there, 1 if not, 2 for bad input.
+    """
+    from sweep.tracking.command import track_run
+    from sweep.tracking.status import describe
+
+    out = console()
+    status = track_run(run_folder, follow, out)
+    out.print(describe(status, run_folder), soft_wrap=True)
+    if status.confirmed < status.finished:
+        raise typer.Exit(EXIT_NOT_TRACKED)
 
 
 class Device(StrEnum):
