@@ -45,5 +45,7 @@ def end_client() -> None:
     """End wandb's own process, if there is one; the next run starts another."""
     import wandb
 
-    with suppress(Exception):  # it cannot say goodbye to a process that is gone
+    # It cannot say goodbye to a process that is gone, and leaves this one if that one failed.
+    with suppress(Exception, SystemExit):
         wandb.teardown()
+    os.environ.pop("WANDB_SERVICE", None)  # where the next run would look for the old one

@@ -37,16 +37,17 @@ class ClientDied(TrackingError):
     """wandb's process beside this one has ended; all runs that it served are closed."""
 
 
-def told_apart(error: Exception) -> TrackingError:
+def told_apart(error: BaseException) -> TrackingError:
     """What an exception of wandb's client means; its text holds no secret."""
     if isinstance(error, TrackingError):
         return error
     name = type(error).__name__
     text = one_line(redact(str(error)))[:_MAX_TEXT]
-    if isinstance(error, ConnectionError | BrokenPipeError) or name.startswith("Mailbox"):
+    # wandb leaves with SystemExit where its own process failed.
+    if isinstance(error, ConnectionError | SystemExit) or name.startswith("Mailbox"):
         return ClientDied(f"wandb's process has ended ({name})")
-    if name in ("AuthenticationError", "UsageError"):
-        return Refused(text)
+    if name == "UsageError" or "api_key" in text.lower() or "api key" in text.lower():
+        return Refused(text)  # such as a key that is none
     found = re.search(r"(?:error|HTTP|status(?: code)?:?) (\d{3})\b", text)
     status = int(found.group(1)) if found else None
     if status in _REFUSED:

@@ -82,6 +82,7 @@ class OnlineRuns:
         if entity is None:
             raise Refused("the key belongs to nobody; set tracking.entity")
         self._entity = entity
+        api.flush()  # it would answer the same question as it did before
         path = f"{entity}/{self._config.project}"
         filters = {"name": {"$in": list(keys)}}
         found = {}

@@ -91,7 +91,8 @@ class Recording:
     def send(self, rows: Collection[Row]) -> None:
         """Add rows to the history; the step of each is its number."""
         for row in rows:
-            self._run.log(row, step=self.next_row)
+            # Else the last row waits for the next, and overwrites the summary when the run ends.
+            self._run.log(row, step=self.next_row, commit=True)
             self.next_row += 1
 
     def finish(self, record: Record) -> None:

@@ -11,9 +11,9 @@ What did not arrive is sent again, up to three times. Nothing here is known to t
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,13 +144,17 @@ class Sink:
         self._budget.take(1)
         found = self._runs.arrived(keys)
         for key in keys:
-            unit = self._units[key]
-            unit.known = found.get(key)
-            if unit.known is not None and unit.known.covers(self._expected(key)):
-                self._book.confirm(key)
-                unit.step = "done"
-            else:
-                unit.step = "send" if unit.num_sends < MAX_SENDS else "given up"
+            with self._giving_up_damaged(key):
+                self._judge(key, found.get(key))
+
+    def _judge(self, key: str, known: Arrived | None) -> None:
+        unit = self._units[key]
+        unit.known = known
+        if known is not None and known.covers(self._expected(key)):
+            self._book.confirm(key)
+            unit.step = "done"
+        else:
+            unit.step = "send" if unit.num_sends < MAX_SENDS else "given up"
 
     def _expected(self, key: str) -> Arrived:
         plan = self._ledger.plan
@@ -165,20 +169,31 @@ class Sink:
             self._opened(key).fail(look.failures[key])
             unit.run, unit.step = None, "failed"
             return
-        record, folder = self._ledger.record(key), self._ledger.folder(key)
-        run = self._opened(key)
-        run.send(self._ledger.rows(folder, run.next_row))
-        unit.num_sends += 1
-        run.finish(record)
-        unit.run, unit.step = None, "ask"
+        with self._giving_up_damaged(key):
+            record, folder = self._ledger.record(key), self._ledger.folder(key)
+            run = self._opened(key)
+            run.send(self._ledger.rows(folder, run.next_row))
+            unit.num_sends += 1
+            run.finish(record)
+            unit.run, unit.step = None, "ask"
 
     def _follow_unit(self, keys: tuple[str, ...], folder: Path) -> None:
         (key,) = keys
-        with suppress(OSError):  # just published, or taken over: the next look finds it
+        # Just published, or taken over: the next look finds it.
+        with suppress(FileNotFoundError), self._giving_up_damaged(key):
             rows = self._ledger.rows(folder)
             if rows:
                 run = self._opened(key)
                 run.send(rows[run.next_row :])
+
+    @contextmanager
+    def _giving_up_damaged(self, key: str) -> Iterator[None]:
+        """A unit whose files are not what was written is for the next `usweep run` to mend."""
+        try:
+            yield
+        except DamagedError as error:
+            self._units[key].step = "given up"
+            self.status.problem = str(error)
 
     def _opened(self, key: str) -> OpenRun:
         unit = self._units[key]
@@ -194,18 +209,11 @@ class Sink:
             keys = self._jobs.pop(job)
             error = job.exception()
             if error is None:
-                self.num_failures, self.status.problem = 0, ""
-            elif isinstance(error, Exception):
-                self._went_wrong(keys, error)
+                self.num_failures = 0
             else:
-                raise error
+                self._went_wrong(keys, error)
 
-    def _went_wrong(self, keys: tuple[str, ...], error: Exception) -> None:
-        if isinstance(error, DamagedError):
-            for key in keys:  # the next `usweep run` computes it anew
-                self._units[key].step = "given up"
-            self.status.problem = str(error)
-            return
+    def _went_wrong(self, keys: tuple[str, ...], error: BaseException) -> None:
         what = told_apart(error)
         for key in keys:
             self._units[key].run = None
@@ -237,6 +245,8 @@ class Sink:
         steps = [unit.step for unit in self._units.values()]
         if not self.num_failures and not self._client_died:
             self.status.state = "sending"
+            if not steps.count("given up"):
+                self.status.problem = ""
         self.status.url = self._runs.url or self.status.url
         self.status.finished = len(look.finished)
         self.status.confirmed = sum(self._units[key].step == "done" for key in look.finished)

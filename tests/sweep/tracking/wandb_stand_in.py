@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -228,10 +228,8 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = _take
 
         def handle(self) -> None:
-            try:
+            with suppress(ConnectionError):  # the client was killed, or gave up
                 super().handle()
-            except (ConnectionError, BrokenPipeError):
-                pass  # the client was killed, or gave up
 
     return Handler
 
