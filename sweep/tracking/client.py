@@ -5,6 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+_PROCESS, _KILL_S = "wandb-core", 5.0
 # A user's variables that are meant for a script of one run, and would be every unit's.
 _FOREIGN_VARIABLES = (
     *("WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS", "WANDB_RESUME"),
@@ -42,9 +45,18 @@ def client_settings(folder: Path, **others: Any) -> Any:
 
 
 def end_client() -> None:
-    """End wandb's own process, if there is one; the next run starts another."""
+    """End wandb's own process, if there is one, without a word; the next run starts another.
+
+    Asked politely, it would wait for a server that does not answer. What it has not sent is sent
+    again, from where the server is.
+    """
     import wandb
 
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() == _PROCESS:
+                child.kill()
+                child.wait(_KILL_S)
     # It cannot say goodbye to a process that is gone, and leaves this one if that one failed.
     with suppress(Exception, SystemExit):
         wandb.teardown()

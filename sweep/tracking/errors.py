@@ -46,12 +46,23 @@ def told_apart(error: BaseException) -> TrackingError:
     # wandb leaves with SystemExit where its own process failed.
     if isinstance(error, ConnectionError | SystemExit) or name.startswith("Mailbox"):
         return ClientDied(f"wandb's process has ended ({name})")
+    if text.endswith("is in use"):  # it holds on to a run that could not begin
+        return ClientDied(text)
     if name == "UsageError" or "api_key" in text.lower() or "api key" in text.lower():
         return Refused(text)  # such as a key that is none
-    found = re.search(r"(?:error|HTTP|status(?: code)?:?) (\d{3})\b", text)
-    status = int(found.group(1)) if found else None
+    status = _http_status(error, text)
     if status in _REFUSED:
         return Refused(text)
     if status in _RUN_REFUSED:
         return RunRefused(text)
     return Unreachable(text or name)
+
+
+def _http_status(error: BaseException, text: str) -> int | None:
+    """What the server answered: wandb says it in an attribute of the cause, or in words."""
+    for one in (error, error.__cause__):
+        status = getattr(getattr(one, "response", None), "http_status", None)
+        if isinstance(status, int) and status > 0:
+            return status
+    found = re.search(r"(?:error|HTTP|status(?: code)?:?) (\d{3})\b", text)
+    return int(found.group(1)) if found else None

@@ -18,7 +18,7 @@ from sweep.tracking.online import OnlineRuns
 from sweep.tracking.runs import Runs
 from sweep.tracking.settings import TrackingConfig
 from sweep.tracking.sink import Sink
-from sweep.tracking.status import FOLDER, TrackingStatus
+from sweep.tracking.status import FOLDER, TrackingStatus, read_status
 
 TURN_S = 1.0
 _WRITE_EVERY_S = 2.0
@@ -49,6 +49,9 @@ def make_sink(
         config.open_runs if mode == "online" else 0,
     )
     sink.status.mode = mode
+    earlier = read_status(run_folder)
+    if earlier is not None and earlier.mode == mode:
+        sink.status.url = earlier.url  # known again only once a run is opened
     return sink
 
 
