@@ -1,5 +1,6 @@
 """The command line. Heavy imports are inside the commands, so that `--help` answers at once."""
 
+import io
 import os
 import sys
 from enum import StrEnum
@@ -24,6 +25,7 @@ from sweep.cli_options import (
     load,
     show,
     use_plugins,
+    wants_plain_text,
 )
 from sweep.exit_codes import (
     EXIT_BAD_INPUT,
@@ -94,14 +96,24 @@ def run(
 @app.command()
 def status(
     run_folder: Run,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the run ends, or Ctrl-C (exit code 130).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show units by kind and state, failures with their causes, and the time left."""
+    """Show units by kind and state, what runs now, failures with their causes, and the time left.
+
+    --watch draws the terminal anew every 2 s and leaves the last state. Into a pipe or a file, with
+    NO_COLOR or TERM=dumb, it prints a line every 30 s instead, without escape codes. Ctrl-C ends
+    the watching alone, never the run.
+    """
     from sweep.overview import describe_status, follow, run_status
 
     if watch and not as_json:
-        follow(run_folder, console())
+        try:
+            follow(run_folder, console())
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         return
     current = run_status(run_folder)
     show(current.to_json(), as_json, lambda: describe_status(current))
@@ -169,6 +181,8 @@ class Listing(StrEnum):
 @app.command(name="list")
 def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None:
     """List what a configuration can name, plug-ins included."""
+    from sweep.errors import one_line
+
     use_plugins(plugin)
     if what is Listing.strategies:
         from unlearning.contrast import known_strategies
@@ -190,14 +204,14 @@ def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None
     def table() -> Table:
         grid = Table.grid(padding=(0, 3))
         for name, description in found.items():
-            grid.add_row(name, description)
+            grid.add_row(one_line(name), one_line(description))
         return grid
 
     show(found, as_json, table)
 
 
 def _print_end(out: Console, summary: Any, report: Any) -> None:
-    from sweep.progress import duration
+    from sweep.snapshot import duration
 
     counts = summary.counts
     done = f"{counts['done']} of {len(summary.plan.units)} units done"
@@ -228,6 +242,17 @@ for command in cli_cluster.COMMANDS:
     app.command()(command)
 
 
+def _set_up_console() -> None:
+    """No character is an error, and typer's own texts obey NO_COLOR in full."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if wants_plain_text():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
+
+
 def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
     from cluster.errors import ClusterError
@@ -237,10 +262,11 @@ def main() -> None:
     from unlearning.errors import UnlearningError
 
     keep_others_from_writing()
+    _set_up_console()
     redact_console()
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:
         message = Text.assemble(("error:", "red"), " ", one_line(str(error)))
-        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
+        console(stderr=True).print(message, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)

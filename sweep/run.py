@@ -100,7 +100,7 @@ def _run(
         folder = worker_folder(sweep.run_folder, plan, str(options.worker))
     done = finished_units(plan, store, console)
     frontier = Frontier(plan, done)
-    progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder)
+    progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder, store=store)
     console.print(
         f"{sweep.name}: {len(plan.units)} units, {len(done)} of them already in {store.root}"
     )
@@ -275,11 +275,13 @@ def _compute(
 ) -> None:
     """Get a Ray, and let Tune run the units of the frontier on it, one trial each."""
     set_up_tune()
-    with ray_cluster(options.address, options.num_cpus, options.num_gpus):
+    progress.phase = "connecting to Ray" if options.address else "starting Ray"
+    with progress, ray_cluster(options.address, options.num_cpus, options.num_gpus):
         from sweep.searcher import Share, UnitSearcher  # imports Ray, which has its token by now
 
         ending.listen()  # Ray has put a handler of its own in place
-        nodes = wait_for_nodes(options.wait_nodes, progress.say_plainly)
+        nodes = wait_for_nodes(options.wait_nodes, progress.say_plainly, progress.tick)
+        progress.phase = ""
         progress.say_plainly(_describe(nodes))
         resources = config.sweep.resources
         has_gpus = any(node.get("GPU") for node in nodes.values())
@@ -305,6 +307,7 @@ def _compute(
 
         def begin_ending() -> None:
             searcher.is_ending = True
+            progress.phase = "ending"
 
         ending.on_begin = begin_ending
         watch = NodeWatch(pool, nodes, progress.say_plainly)
@@ -315,8 +318,7 @@ def _compute(
             if guard is not None:
                 guard()
 
-        with progress:
-            _tune(context, searcher, progress, on_turn)
+        _tune(context, searcher, progress, on_turn)
 
 
 def _lease_guard(lease: Lease, ending: Ending) -> Callable[[], None]:

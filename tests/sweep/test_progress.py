@@ -12,18 +12,13 @@ from sweep.config import ResolvedConfig
 from sweep.failures import Failure, read_failures
 from sweep.overview import STALE_AFTER_S, run_status, together
 from sweep.plan import KINDS, Plan
-from sweep.progress import FILE, Progress, Snapshot, TimeLeft, draw, duration, one_line
+from sweep.progress import Progress, TimeLeft
 from sweep.run import write_run_folder
+from sweep.snapshot import FILE, Snapshot, duration, one_line
 
 
 def keys_of(plan: Plan, kind: str) -> list[str]:
     return [unit.key for unit in plan.units.values() if unit.kind == kind]
-
-
-def text_of(renderable: object, width: int = 100, terminal: bool = False) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width, force_terminal=terminal).print(renderable)
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -92,15 +87,6 @@ def test_a_log_gets_plain_lines_and_the_file_every_state(tiny_plan: Plan, tmp_pa
     assert "\x1b" not in out.getvalue()
     written = Snapshot(**json.loads((tmp_path / FILE).read_text()))
     assert written.ended and written.units["original"]["done"] == 1
-
-
-@pytest.mark.parametrize("width", [80, 200])
-def test_the_display_fits_the_terminal(progress: Progress, width: int) -> None:
-    shown = text_of(draw(progress.snapshot(), ["x" * 300]), width, terminal=True)
-    for word in ("original", "scratch", "two_stage", "waiting", "0/7"):
-        assert word in shown
-    plain = text_of(draw(progress.snapshot(), ["x" * 300]), width)
-    assert all(len(line) <= width for line in plain.splitlines())
 
 
 def test_status_does_not_believe_a_driver_that_went_silent(
