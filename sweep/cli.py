@@ -122,6 +122,7 @@ def status(
 @app.command()
 def report(run_folder: Run) -> None:
     """Write tables, claims and figures of a run, also of a partial one."""
+    from sweep.errors import one_line
     from sweep.overview import open_run
     from sweep.report import write_report
 
@@ -129,7 +130,7 @@ def report(run_folder: Run) -> None:
     summary = write_report(plan, store, run_folder)
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
-    out.print(f"{parts}; report: {summary.folder}")
+    out.print(one_line(f"{parts}; report: {summary.folder}"))
 
 
 class Device(StrEnum):
@@ -211,6 +212,7 @@ def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None
 
 
 def _print_end(out: Console, summary: Any, report: Any) -> None:
+    from sweep.errors import one_line
     from sweep.snapshot import duration
 
     counts = summary.counts
@@ -234,8 +236,8 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
         parts.append(stopped)
     out.print(Text(", ").join(parts))
     if counts["failed"]:
-        out.print(f"causes: usweep status {report.folder.parent}")
-    out.print(f"report: {report.folder / 'report.md'}")
+        out.print(one_line(f"causes: usweep status {report.folder.parent}"))
+    out.print(one_line(f"report: {report.folder / 'report.md'}"))
 
 
 for command in cli_cluster.COMMANDS:

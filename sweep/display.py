@@ -214,6 +214,8 @@ def _side_by_side(lists: _Lists, width: int, lines: int) -> RenderResult:
     for name, count in zip(names, given, strict=True):
         if count:
             right.append(_panel(*_TITLES[name], lists.rows(name, inner, count)))
+    if not right:
+        left, right = left[:1], left[1:]
     grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
     for _ in (left, right):
         grid.add_column(width=inner + 4)

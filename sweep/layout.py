@@ -19,7 +19,8 @@ def cut(text: str, width: int) -> str:
     head = set_cell_size(text[:width], width - 1).rstrip()
     words, _, _ = head.rpartition(" ")
     # A single long word may be cut anywhere, but a number only as a whole.
-    return (words if len(words) >= len(head) // 2 else head.rstrip("0123456789.,")) + "…"
+    kept = words if len(words) >= len(head) // 2 else head.rstrip("0123456789.,")
+    return kept.rstrip("… ") + "…"
 
 
 def shorten(label: str, width: int) -> str:

@@ -319,11 +319,14 @@ def follow(run_folder: Path, console: Console) -> None:
                 console.print(Text(line + summary(status.snapshot)))
                 status = _next(run_folder, status, LINE_EVERY_S)
         elif not status.is_over:
-            screen = describe_status(status, fits=True)
-            with Live(screen, console=console, screen=True, refresh_per_second=1) as live:
+            live = Live(console=console, screen=True, refresh_per_second=1)
+            try:  # no `with`: Ctrl-C while it begins must not leave the terminal to it
+                live.start()
                 while not status.is_over:
-                    live.update(describe_status(status, fits=True))
+                    live.update(describe_status(status, fits=True), refresh=True)
                     status = _next(run_folder, status, LOOK_EVERY_S)
+            finally:
+                live.stop()
     finally:
         console.print(describe_status(status))
 

@@ -243,21 +243,25 @@ class Progress:
             with suppress(OSError):  # a full disk: the sweep itself may still find room
                 write_atomically(self._folder / FILE, json.dumps(asdict(snapshot)))
             if self._live is not None:
-                self._live.update(self._drawn(snapshot))
+                self._live.update(self._drawn(snapshot), refresh=True)
         if self._live is None and now - self._printed >= LINE_EVERY_S:
             self._printed = now
             self._console.print(Text(one_line(self.snapshot())))
 
     def __enter__(self) -> "Progress":
         if self._console.is_interactive:
-            screen = self._drawn(self.snapshot())
-            self._live = Live(screen, console=self._console, refresh_per_second=2, transient=True)
-            self._live.__enter__()
-        self.tick()
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+        try:
+            if self._live is not None:
+                self._live.start()
+            self.tick()
+        except BaseException:  # Ctrl-C while it begins must not leave the terminal to it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.tick(ended=True)
         if self._live is not None:
-            self._live.__exit__(None, None, None)
+            self._live.stop()
             self._live = None

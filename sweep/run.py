@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from cluster.local import ray_cluster
 from cluster.temporary import temporary_folder
 from sweep.config import ResolvedConfig
 from sweep.ending import Ending
-from sweep.errors import DamagedError, SweepError
+from sweep.errors import DamagedError, SweepError, one_line
 from sweep.failures import clear_failures
 from sweep.files import write_atomically
 from sweep.frontier import Frontier
@@ -101,9 +102,8 @@ def _run(
     done = finished_units(plan, store, console)
     frontier = Frontier(plan, done)
     progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder, store=store)
-    console.print(
-        f"{sweep.name}: {len(plan.units)} units, {len(done)} of them already in {store.root}"
-    )
+    held = f"{len(done)} of them already in {store.root}"
+    console.print(one_line(f"{sweep.name}: {len(plan.units)} units, {held}"))
     requests = {"usweep cancel": sweep.run_folder / CANCEL_FILE}
     if os.environ.get(SUPERVISOR_FILE):
         requests["the cluster"] = Path(os.environ[SUPERVISOR_FILE])
@@ -157,11 +157,8 @@ def finished_units(plan: Plan, store: Store, console: Console) -> list[str]:
             except DamagedError as error:
                 aside = store.set_aside(unit.kind, unit.key)
                 what = error.problem.partition(";")[0]
-                console.print(
-                    f"{unit.label}: {error.path.name}: {what}; set aside in {aside}, "
-                    "computed again",
-                    style="yellow",
-                )
+                line = f"{unit.label}: {error.path.name}: {what}; set aside in {aside}, "
+                console.print(Text(one_line(line + "computed again"), "yellow"))
             else:
                 done.append(unit.key)
     return done
