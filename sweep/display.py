@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweep.errors import one_line
 from sweep.glance import Glance
-from sweep.layout import GAP, aligned, bar, cut, share_out
+from sweep.layout import GAP, aligned, bar, cut, share_out, shorten
 from sweep.snapshot import STATES, Snapshot, duration, throughput, totals
 from sweep.snapshot import one_line as summary
 
@@ -156,7 +156,7 @@ class _Lists:
         """Rows that a list could use."""
         if name == "failed":
             causes = {cause for _, cause in self.picture.failures}
-            return 0 if self.whole else min(len(causes), MAX_ROWS)
+            return 0 if self.whole else 2 * min(len(causes), MAX_ROWS)
         all_of = self.picture.running if name == "running" else self.picture.finished
         return min(len(all_of), MAX_ROWS) + (name == "running" and len(all_of) > MAX_ROWS)
 
@@ -235,24 +235,26 @@ def _panel(title: str, style: str, lines: Sequence[Text]) -> Panel:
 
 
 def _failed(failures: Sequence[tuple[str, str]], width: int, count: int) -> list[Text]:
-    """The first causes, each with the first of its units and how many others there are."""
+    """The first causes, each below the first of its units; `count` is 2 or more."""
     by_cause: dict[str, list[str]] = {}
     for label, cause in failures:
         by_cause.setdefault(cause, []).append(label)
-    causes = list(by_cause)
-    more = len(causes) - count
+    fit = len(by_cause) if 2 * len(by_cause) <= count else max(1, (count - 1) // 2)
     lines = []
-    for cause in causes[: count - 1 if more > 0 else count]:
-        first, *others = by_cause[cause]
-        whose = one_line(first) + (f" and {len(others):,} more" if others else "")
-        label, rest = aligned([[whose]], width // 2)[0]
-        lines.append(Text(cut(f"{label.rstrip()}{rest}: {one_line(cause)}", width), "red"))
-    return [*lines, Text(f"and {more + 1:,} other causes", "red")] if more > 0 else lines
+    for cause, (first, *others) in list(by_cause.items())[:fit]:
+        more = f" and {len(others):,} more" if others else ""
+        lines.append(Text(shorten(one_line(first), width - len(more)) + more, "red"))
+        lines.append(Text(cut(f"  {one_line(cause)}", width), "red"))
+    others_left = len(by_cause) - fit
+    if others_left and len(lines) < count:
+        causes = "cause" if others_left == 1 else "causes"
+        lines.append(Text(f"and {others_left:,} other {causes}", "red"))
+    return lines
 
 
 def _words(glance: Glance) -> list[str]:
     words = [] if glance.seconds is None else [f"{duration(glance.seconds):>6}"]
-    return [*words, *glance.words] + ([] if glance.is_converged else ["not converged"])
+    return [*words, *glance.words]
 
 
 def _failures_in_full(picture: Picture) -> Iterable[str]:

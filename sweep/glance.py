@@ -88,14 +88,14 @@ def _result(unit: PlannedUnit, store: Store) -> Glance:
         metrics = record["metrics"]
         seconds = float(sum(part["seconds"] for part in record["training"].values()))
         is_converged = record["outcome"] != "not_converged"
-        state = unit.kind if unit.kind != "two_stage" else "retrained"
-        if not is_converged:
-            state = "neutralized"
-        sets = ("test",) if unit.kind == "original" else ("test", "forget")
+        state = "retrained" if unit.kind == "two_stage" else unit.kind
+        state, sets = (state, ("test", "forget")) if is_converged else ("neutralized", ("forget",))
         words = _percentages((name, metrics.get(f"{state}/{name}/accuracy")) for name in sets)
         duration(seconds)  # raises for what is no time
     except (StoreError, KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return Glance(label)
+    if not is_converged:
+        words = ("not converged", *words)
     return Glance(label, seconds, words, is_converged)
 
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 GAP = "  "  # between columns
 _SHORTEST = 4  # a word is not made shorter than this
+_LABEL = 30  # cells that a long label should have
 _ROWS = 2  # a list is shown with at least as many, or not at all
 
 
@@ -37,16 +38,23 @@ def shorten(label: str, width: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int) -> list[tuple[str, str]]:
-    """Rows as labels and what stands beside them, in columns; a label takes what is left."""
-    num_columns = max((len(row) for row in rows), default=1)
+    """Rows as labels and what stands beside them, in columns; a label takes what is left.
+
+    The last columns are left out where a label would have too little.
+    """
+    if not rows:
+        return []
+    num_columns = max(map(len, rows))
     padded = [[*row, *[""] * (num_columns - len(row))] for row in rows]
     widths = [max(cell_len(row[i]) for row in padded) for i in range(num_columns)]
-    beside = sum(widths[1:]) + len(GAP) * (num_columns - 1)
-    room = max(min(widths[0], width - beside), 1) if rows else 0
+    beside = [len(GAP) + size for size in widths[1:]]
+    while len(beside) > 1 and width - sum(beside) < min(widths[0], _LABEL):
+        beside.pop()
+    room = max(min(widths[0], width - sum(beside)), 1)
     lines = []
     for row in padded:
         label = set_cell_size(shorten(row[0], room), room)
-        cells = [f"{row[i]:<{widths[i]}}" for i in range(1, num_columns)]
+        cells = [f"{row[i]:<{widths[i]}}" for i in range(1, len(beside) + 1)]
         rest = "".join(GAP + cell for cell in cells).rstrip()
         lines.append((label, cut(rest, max(0, width - room))))
     return lines

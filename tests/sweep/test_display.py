@@ -113,7 +113,7 @@ def test_of_many_units_the_first_are_shown_and_the_others_counted(width: int, he
 @pytest.mark.parametrize("width", [80, 200])
 def test_nothing_is_cut_in_the_middle_of_a_number(width: int) -> None:
     text = " ".join(lines_of(draw(crowded(3), fits=True), width, 50))
-    for number in ("246,912/458,026", "12.5 %", "seed 10", "93.1 %", "1,234 not", "206 units/min"):
+    for number in ("246,912/458,026", "12.5 %", "seed 10", "12/250", "1,234 not", "206 units/min"):
         assert number in text
 
 
@@ -121,9 +121,10 @@ def test_failures_come_by_cause_with_the_first_unit_of_each() -> None:
     failures = [(f"scratch digits 5 % seed {n}", "OSError: no space") for n in range(500)]
     failures.append(("original digits seed 9", "ValueError: bad"))
     picture = Picture("s", "running", Snapshot(units=units(failed=501)), True, failures=failures)
-    text = "\n".join(lines_of(draw(picture, fits=True), 80))
-    assert "scratch digits 5 % seed 0 and 499 more: OSError: no space" in text
-    assert "original digits seed 9: ValueError: bad" in text
+    for width in (80, 200):
+        text = "\n".join(lines_of(draw(picture, fits=True), width))
+        assert re.search(r"scratch digits 5 % seed 0 and 499 more.*\n.*OSError: no space", text)
+        assert re.search(r"original digits seed 9.*\n.*ValueError: bad", text)
     whole = lines_of(draw(picture), 80)
     assert sum("OSError: no space" in line for line in whole) == 500
 
@@ -227,7 +228,7 @@ def test_units_finished_last_come_with_their_results(tiny_plan: Plan, store: Sto
     when = {first.key: 10.0, second.key: 12.0, last.key: 11.0, "gone": 13.0}
     assert finished_last(tiny_plan, store, Snapshot(finished=when)) == [
         Glance(second.label),
-        Glance(last.label, 2.5, ("forget 100.0 %",), is_converged=False),
+        Glance(last.label, 2.5, ("not converged", "forget 100.0 %"), is_converged=False),
         Glance(first.label, 2.5, ("test 96.1 %",)),
     ]
 
