@@ -1,5 +1,6 @@
 """The command line. Heavy imports are inside the commands, so that `--help` answers at once."""
 
+import atexit
 import io
 import os
 import sys
@@ -103,9 +104,9 @@ def status(
 ) -> None:
     """Show units by kind and state, what runs now, failures with their causes, and the time left.
 
-    --watch draws the terminal anew every 2 s and leaves the last state. Into a pipe or a file, with
-    NO_COLOR or TERM=dumb, it prints a line every 30 s instead, without escape codes. Ctrl-C ends
-    the watching alone, never the run.
+    --watch draws on the whole terminal and leaves the last state there. In a
+    pipe or a file, with NO_COLOR or TERM=dumb, it prints a plain line every
+    30 s and then the last state. Ctrl-C ends the watching alone, never the run.
     """
     from sweep.overview import describe_status, follow, run_status
 
@@ -255,6 +256,13 @@ def _set_up_console() -> None:
         rich_utils.COLOR_SYSTEM = None
 
 
+def _silence_colorama() -> None:
+    """Take back the escape code that Ray's colorama would end with, where none is wanted."""
+    module: Any = sys.modules.get("colorama.initialise")
+    if module is not None and wants_plain_text():
+        atexit.unregister(module.reset_all)
+
+
 def main() -> None:
     """Run the command line; errors made for people are printed as one line, with exit code 2."""
     from cluster.errors import ClusterError
@@ -272,3 +280,5 @@ def main() -> None:
         message = Text.assemble(("error:", "red"), " ", one_line(str(error)))
         console(stderr=True).print(message, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)
+    finally:
+        _silence_colorama()

@@ -12,8 +12,7 @@ from rich.text import Text
 from sweep.errors import one_line
 from sweep.glance import Glance
 from sweep.layout import GAP, aligned, bar, cut, share_out, shorten
-from sweep.snapshot import STATES, Snapshot, duration, throughput, totals
-from sweep.snapshot import one_line as summary
+from sweep.snapshot import STATES, Snapshot, duration, summary, throughput, totals
 
 WIDE = 140  # columns from which on there are two panels side by side
 MAX_ROWS = 12  # of a list

@@ -25,8 +25,7 @@ from sweep.plan import KINDS, Plan, read_plan, sharing
 from sweep.progress import LINE_EVERY_S
 from sweep.run import CLUSTER_FOLDER, CONFIG_FILE, PLAN_FILE, WORKERS_FOLDER
 from sweep.snapshot import FILE as PROGRESS_FILE
-from sweep.snapshot import STATES, Snapshot
-from sweep.snapshot import one_line as summary
+from sweep.snapshot import STATES, Snapshot, summary
 from sweep.store import Store
 from sweep.typed import require_types
 from unlearning.errors import ConfigError

@@ -16,12 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from sweep.display import Picture, draw, running_on
-from sweep.errors import one_line as harmless
+from sweep.errors import one_line
 from sweep.failures import Failure, write_failure
 from sweep.files import write_atomically
 from sweep.glance import finished_last, under_way
 from sweep.plan import KINDS, Plan, PlannedUnit
-from sweep.snapshot import FILE, MAX_FINISHED, STATES, Snapshot, one_line
+from sweep.snapshot import FILE, MAX_FINISHED, STATES, Snapshot, summary
 from sweep.store import Store
 
 WRITE_EVERY_S = 2.0
@@ -154,11 +154,11 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Something that whoever reads the log tomorrow should know."""
-        self._console.print(Text(harmless(line), style="yellow"), soft_wrap=True)
+        self._console.print(Text(one_line(line), style="yellow"), soft_wrap=True)
 
     def say_plainly(self, line: str) -> None:
         """Something that is as it should be."""
-        self._console.print(Text(harmless(line)))
+        self._console.print(Text(one_line(line)))
 
     def finished(self, key: str, outcome: str, seconds: float) -> None:
         """A unit was computed here and is in the store."""
@@ -174,7 +174,7 @@ class Progress:
         with suppress(OSError):  # said on the console all the same
             write_failure(self._failures_in, failure)
         self._count_failure(failure.key, failure.cause, blocked)
-        line = harmless(f"FAILED {self._plan.units[failure.key].label}: {failure.cause}")
+        line = one_line(f"FAILED {self._plan.units[failure.key].label}: {failure.cause}")
         self._console.print(Text(line, style="red"))
 
     def failed_elsewhere(self, key: str, blocked: Collection[str]) -> None:
@@ -246,7 +246,7 @@ class Progress:
                 self._live.update(self._drawn(snapshot), refresh=True)
         if self._live is None and now - self._printed >= LINE_EVERY_S:
             self._printed = now
-            self._console.print(Text(one_line(self.snapshot())))
+            self._console.print(Text(summary(self.snapshot())))
 
     def __enter__(self) -> "Progress":
         if self._console.is_interactive:

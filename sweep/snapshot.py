@@ -34,7 +34,7 @@ def totals(snapshot: Snapshot) -> dict[str, int]:
     return counts | {"all": sum(counts.values())}
 
 
-def one_line(snapshot: Snapshot) -> str:
+def summary(snapshot: Snapshot) -> str:
     """The state as one plain line for a log."""
     count = totals(snapshot)
     parts = [f"{count['done']}/{count['all']} units done", f"{count['running']} running"]
