@@ -1,5 +1,7 @@
 """The command line. Heavy imports are inside the commands, so that `--help` answers at once."""
 
+import atexit
+import io
 import os
 import sys
 from enum import StrEnum
@@ -24,6 +26,7 @@ from sweep.cli_options import (
     load,
     show,
     use_plugins,
+    wants_plain_text,
 )
 from sweep.exit_codes import (
     EXIT_BAD_INPUT,
@@ -95,14 +98,24 @@ def run(
 @app.command()
 def status(
     run_folder: Run,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the run ends, or Ctrl-C (exit code 130).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show units by kind and state, failures with their causes, and the time left."""
+    """Show units by kind and state, what runs now, failures with their causes, and the time left.
+
+    --watch draws on the whole terminal and leaves the last state there. In a
+    pipe or a file, with NO_COLOR or TERM=dumb, it prints a plain line every
+    30 s and then the last state. Ctrl-C ends the watching alone, never the run.
+    """
     from sweep.overview import describe_status, follow, run_status
 
     if watch and not as_json:
-        follow(run_folder, console())
+        try:
+            follow(run_folder, console())
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         return
     current = run_status(run_folder)
     show(current.to_json(), as_json, lambda: describe_status(current))
@@ -111,6 +124,7 @@ def status(
 @app.command()
 def report(run_folder: Run) -> None:
     """Write tables, claims and figures of a run, also of a partial one."""
+    from sweep.errors import one_line
     from sweep.overview import open_run
     from sweep.report import write_report
 
@@ -118,7 +132,7 @@ def report(run_folder: Run) -> None:
     summary = write_report(plan, store, run_folder)
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
-    out.print(f"{parts}; report: {summary.folder}")
+    out.print(one_line(f"{parts}; report: {summary.folder}"))
 
 
 @app.command()
@@ -192,6 +206,8 @@ class Listing(StrEnum):
 @app.command(name="list")
 def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None:
     """List what a configuration can name, plug-ins included."""
+    from sweep.errors import one_line
+
     use_plugins(plugin)
     if what is Listing.strategies:
         from unlearning.contrast import known_strategies
@@ -213,14 +229,15 @@ def list_(what: Listing, plugin: Plugin = None, as_json: AsJson = False) -> None
     def table() -> Table:
         grid = Table.grid(padding=(0, 3))
         for name, description in found.items():
-            grid.add_row(name, description)
+            grid.add_row(one_line(name), one_line(description))
         return grid
 
     show(found, as_json, table)
 
 
 def _print_end(out: Console, summary: Any, report: Any) -> None:
-    from sweep.progress import duration
+    from sweep.errors import one_line
+    from sweep.snapshot import duration
 
     counts = summary.counts
     done = f"{counts['done']} of {len(summary.plan.units)} units done"
@@ -243,12 +260,30 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
         parts.append(stopped)
     out.print(Text(", ").join(parts))
     if counts["failed"]:
-        out.print(f"causes: usweep status {report.folder.parent}")
-    out.print(f"report: {report.folder / 'report.md'}")
+        out.print(one_line(f"causes: usweep status {report.folder.parent}"))
+    out.print(one_line(f"report: {report.folder / 'report.md'}"))
 
 
 for command in cli_cluster.COMMANDS:
     app.command()(command)
+
+
+def _set_up_console() -> None:
+    """No character is an error, and typer's own texts obey NO_COLOR in full."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if wants_plain_text():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
+
+
+def _silence_colorama() -> None:
+    """Take back the escape code that Ray's colorama would end with, where none is wanted."""
+    module: Any = sys.modules.get("colorama.initialise")
+    if module is not None and wants_plain_text():
+        atexit.unregister(module.reset_all)
 
 
 def main() -> None:
@@ -260,10 +295,13 @@ def main() -> None:
     from unlearning.errors import UnlearningError
 
     keep_others_from_writing()
+    _set_up_console()
     redact_console()
     try:
         app()
     except (UnlearningError, SweepError, ClusterError, OSError) as error:
         message = Text.assemble(("error:", "red"), " ", one_line(str(error)))
-        Console(stderr=True, highlight=False, soft_wrap=True).print(message)
+        console(stderr=True).print(message, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)
+    finally:
+        _silence_colorama()

@@ -48,10 +48,25 @@ Address = Annotated[
 ]
 
 
-def console() -> Console:
-    """Where the commands print."""
-    # Without markup, since names and causes may hold brackets.
-    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+def console(stderr: bool = False) -> Console:
+    """Where the commands print; without escape codes unless it is a terminal that takes them."""
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    # Rich itself leaves bold and the cursor's movements to NO_COLOR.
+    is_plain = wants_plain_text()
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,  # since names and causes may hold brackets
+        soft_wrap=not is_terminal,
+        force_terminal=False if is_plain else None,
+        force_interactive=is_terminal and not is_plain,  # FORCE_COLOR is no reason to draw over
+    )
+
+
+def wants_plain_text() -> bool:
+    """Whether the environment asks for text without escape codes, whatever prints it."""
+    is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return is_dumb or bool(os.environ.get("NO_COLOR"))
 
 
 def use_plugins(plugins: list[str] | None) -> None:

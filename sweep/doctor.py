@@ -175,7 +175,7 @@ def describe(findings: list[Finding]) -> Group:
         text = Text(one_line(finding.seen))
         if finding.advice:
             text.append(f"\n→ {one_line(finding.advice)}", "bold")
-        table.add_row(Text(finding.status, _STYLES[finding.status]), finding.name, text)
+        table.add_row(Text(finding.status, _STYLES[finding.status]), one_line(finding.name), text)
     counts = Counter(finding.status for finding in findings)
     words = [
         f"{counts[status]} {status}" + ("s" if status in _PLURAL and counts[status] != 1 else "")

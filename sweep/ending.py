@@ -18,6 +18,8 @@ from types import FrameType
 from rich.console import Console
 from rich.text import Text
 
+from sweep.errors import one_line
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_EVERY_S = 1.0  # for files that ask
 
@@ -55,7 +57,7 @@ class Ending:
         """End the sweep because something is wrong that concerns all units."""
         if not self.has_begun:
             self.reason = reason
-            words = Text.assemble(("stopping:", "red"), f" {reason}")
+            words = Text.assemble(("stopping:", "red"), f" {one_line(reason)}")
             self._console.print(words, soft_wrap=True)
             self._begin()
 

@@ -22,8 +22,10 @@ def live_nodes() -> Nodes:
     return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
-def wait_for_nodes(count: int, say: Callable[[str], None]) -> Nodes:
-    """The live nodes, once as many can compute.
+def wait_for_nodes(
+    count: int, say: Callable[[str], None], on_turn: Callable[[], None] = lambda: None
+) -> Nodes:
+    """The live nodes, once as many can compute; `on_turn` is called about once a second.
 
     Raises:
         SweepError: they did not come in time.
@@ -40,6 +42,7 @@ def wait_for_nodes(count: int, say: Callable[[str], None]) -> Nodes:
         if able != said:
             said = able
             say(f"waiting for nodes: {able} of {count}")
+        on_turn()
         time.sleep(1)
 
 

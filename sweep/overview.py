@@ -10,24 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from cluster.errors import ClusterError
 from cluster.slurm import live_jobs
+from sweep.display import Picture, draw, running_on
 from sweep.errors import StoreError, one_line
 from sweep.failures import Failure, read_failures
+from sweep.glance import Glance, finished_last, under_way
 from sweep.plan import KINDS, Plan, read_plan, sharing
-from sweep.progress import FILE as PROGRESS_FILE
-from sweep.progress import STATES, Snapshot, draw
+from sweep.progress import LINE_EVERY_S
 from sweep.run import CLUSTER_FOLDER, CONFIG_FILE, PLAN_FILE, WORKERS_FOLDER
+from sweep.snapshot import FILE as PROGRESS_FILE
+from sweep.snapshot import STATES, Snapshot, summary
 from sweep.store import Store
 from sweep.typed import require_types
 from unlearning.errors import ConfigError
 
 STALE_AFTER_S = 30.0  # a driver writes its progress every 2 s
+LOOK_EVERY_S = 2.0
 
 
 def open_run(run_folder: Path) -> tuple[Plan, Store]:
@@ -102,7 +106,9 @@ def describe_plan(overview: dict[str, Any]) -> Group:
     for kind in (*KINDS, "all"):
         table.add_column(kind, justify="right")
     for name, kinds in overview["units"].items():
-        table.add_row(name, *(f"{kinds[k]:,}" for k in KINDS), f"{sum(kinds.values()):,}")
+        table.add_row(
+            Text(one_line(name)), *(f"{kinds[k]:,}" for k in KINDS), f"{sum(kinds.values()):,}"
+        )
     sums = {k: sum(kinds[k] for kinds in overview["units"].values()) for k in KINDS}
     total, done = sum(sums.values()), sum(overview["done"].values())
     table.add_row("all", *(f"{sums[k]:,}" for k in KINDS), f"{total:,}", style="bold")
@@ -110,15 +116,15 @@ def describe_plan(overview: dict[str, Any]) -> Group:
     shared, apart = overview["epochs"]["shared"], overview["epochs"]["apart"]
     share = 0 if apart == 0 else 100 * (apart - shared) / apart
     lines = [
-        f"{overview['name']}: {overview['trials']:,} trials in {total:,} units",
+        f"{one_line(overview['name'])}: {overview['trials']:,} trials in {total:,} units",
         f"training epochs: {shared:,} with originals and scratch models shared; {apart:,} if each "
         f"trial trained its own: {apart - shared:,} saved ({share:.0f} %). Stage 1, which ends "
         "when the forget set is lost, is on top of both.",
     ]
     if overview["unprepared"]:
         lines.append(
-            f"not prepared yet: {', '.join(overview['unprepared'])}; `usweep run` reads their "
-            "files, and only then is it known what the store holds of them"
+            f"not prepared yet: {one_line(', '.join(overview['unprepared']))}; `usweep run` reads "
+            "their files, and only then is it known what the store holds of them"
         )
     hours = overview["worker_hours_left"]
     if total == done:
@@ -139,6 +145,18 @@ class Status:
     is_alive: bool  # a driver wrote its progress in the last seconds
     failures: dict[str, Failure]
     jobs: dict[str, str] = field(default_factory=dict)  # of a batch system -> their states
+    running: list[Glance] = field(default_factory=list)
+    finished: list[Glance] = field(default_factory=list)  # the last ones
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody computes it, nor will as things are."""
+        return not self.is_alive and not (self.num_waiting and self.jobs)
+
+    @property
+    def num_waiting(self) -> int:
+        """Units that could still be computed."""
+        return sum(self.snapshot.units[kind]["waiting"] for kind in KINDS)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -184,8 +202,17 @@ def run_status(run_folder: Path) -> Status:
         states[kind, "waiting"] -= running
     snapshot.units = {kind: {state: states[kind, state] for state in STATES} for kind in KINDS}
     if not is_alive:
-        snapshot.time_left_s, snapshot.running = None, []
-    return Status(plan, snapshot, is_alive, failures, _jobs(run_folder))
+        snapshot.time_left_s, snapshot.units_per_h, snapshot.phase = None, None, ""
+        snapshot.running, snapshot.running_s = [], {}
+    return Status(
+        plan,
+        snapshot,
+        is_alive,
+        failures,
+        _jobs(run_folder),
+        under_way(plan, store, snapshot),
+        finished_last(plan, store, snapshot),
+    )
 
 
 def is_running(run_folder: Path) -> bool:
@@ -252,38 +279,70 @@ def together(snapshots: list[Snapshot]) -> Snapshot:
         units=units,
         not_converged=sum(s.not_converged for s in snapshots),
         running=[label for s in snapshots for label in s.running],
+        phase=snapshots[0].phase if len({s.phase for s in snapshots}) == 1 else "",
+        units_per_h=sum(s.units_per_h or 0.0 for s in snapshots) or None,
+        running_s={key: since for s in snapshots for key, since in s.running_s.items()},
+        finished={key: when for s in snapshots for key, when in s.finished.items()},
     )
 
 
-def describe_status(status: Status) -> Group:
-    """The state of a run for people."""
-    snapshot, name = status.snapshot, one_line(status.plan.name)
-    parts: list[str | Text] = []
-    left = sum(snapshot.units[kind]["waiting"] for kind in KINDS)
+def state_of(status: Status) -> str:
+    """Whether a run goes on, in words."""
     if status.is_alive:
-        process = f", process {snapshot.pid}" if snapshot.pid else ""
-        parts.append(f"{name}: running on {one_line(snapshot.host)}{process}")
-    elif left and status.jobs:
-        parts.append(f"{name}: not running at the moment; its job is in the queue")
-    elif left or status.failures:
-        parts.append(f"{name}: not running; the same `usweep run` continues it")
-    else:
-        parts.append(f"{name}: complete")
-    if snapshot.not_converged:
-        parts.append(f"{snapshot.not_converged} units did not converge in this run's stage 1")
-    parts += [f"job {job}: {state}" for job, state in status.jobs.items()]
-    for failure in status.failures.values():
-        label = status.plan.units[failure.key].label
-        parts.append(Text(one_line(f"failed: {label}: {failure.cause}"), style="red"))
-    return Group(parts[0], draw(snapshot), *parts[1:])
+        return running_on(status.snapshot)
+    if status.num_waiting and status.jobs:
+        return "not running at the moment; its job is in the queue"
+    if status.num_waiting or status.failures:
+        return "not running; the same `usweep run` continues it"
+    return "complete"
+
+
+def describe_status(
+    status: Status, tracking: str | None = None, fits: bool = False
+) -> RenderableType:
+    """The state of a run for people; see `draw`."""
+    picture = Picture(
+        status.plan.name,
+        state_of(status),
+        status.snapshot,
+        status.is_alive,
+        status.running,
+        status.finished,
+        [(status.plan.units[f.key].label, f.cause) for f in status.failures.values()],
+        [f"{job}: {state}" for job, state in status.jobs.items()],
+    )
+    return draw(picture, tracking, fits)
 
 
 def follow(run_folder: Path, console: Console) -> None:
-    """Show the state of a run until it ends."""
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            status = run_status(run_folder)
-            live.update(describe_status(status), refresh=True)
-            if not status.is_alive:
-                return
-            time.sleep(2)
+    """Show the state of a run until it ends, and then, or on Ctrl-C, the last state once more.
+
+    A terminal is drawn on as a whole and gets its text back; anything else gets a line at times.
+    """
+    status = run_status(run_folder)
+    try:
+        if not console.is_interactive:
+            while not status.is_over:
+                line = f"{one_line(status.plan.name)}: {state_of(status)}: "
+                console.print(Text(line + summary(status.snapshot)))
+                status = _next(run_folder, status, LINE_EVERY_S)
+        elif not status.is_over:
+            live = Live(console=console, screen=True, refresh_per_second=1)
+            try:  # no `with`: Ctrl-C while it begins must not leave the terminal to it
+                live.start()
+                while not status.is_over:
+                    live.update(describe_status(status, fits=True), refresh=True)
+                    status = _next(run_folder, status, LOOK_EVERY_S)
+            finally:
+                live.stop()
+    finally:
+        console.print(describe_status(status))
+
+
+def _next(run_folder: Path, status: Status, after_s: float) -> Status:
+    """The state after a time, or as soon as the run has ended."""
+    until = time.monotonic() + after_s
+    while time.monotonic() < until and not status.is_over:
+        time.sleep(LOOK_EVERY_S)
+        status = run_status(run_folder)
+    return status

@@ -4,41 +4,29 @@ import json
 import os
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from sweep.display import Picture, draw, running_on
+from sweep.errors import one_line
 from sweep.failures import Failure, write_failure
 from sweep.files import write_atomically
+from sweep.glance import finished_last, under_way
 from sweep.plan import KINDS, Plan, PlannedUnit
+from sweep.snapshot import FILE, MAX_FINISHED, STATES, Snapshot, summary
+from sweep.store import Store
 
-FILE = "progress.json"
 WRITE_EVERY_S = 2.0
 LINE_EVERY_S = 30.0  # in a log without a terminal
-STATES = ("done", "running", "waiting", "failed", "blocked")
-
-
-@dataclass
-class Snapshot:
-    """A sweep's state at one moment, as `progress.json` holds it."""
-
-    host: str = ""
-    pid: int = 0
-    updated: float = 0.0  # seconds since 1970
-    elapsed_s: float = 0.0
-    time_left_s: float | None = None  # None: no unit has finished yet
-    units: dict[str, dict[str, int]] = field(default_factory=dict)  # kind -> state -> count
-    not_converged: int = 0
-    running: list[str] = field(default_factory=list)
-    ended: bool = False
+_LATELY = 100  # finished units by which the throughput is measured
 
 
 class TimeLeft:
@@ -100,19 +88,28 @@ class Progress:
         folder: Path,
         console: Console,
         failures_in: Path | None = None,
+        store: Store | None = None,
     ) -> None:
-        """`folder` is the run's, or a worker's, whose failures go to the run's: `failures_in`."""
+        """`folder` is the run's, or a worker's, whose failures go to the run's: `failures_in`.
+
+        With the `store`, single units are shown with their epochs and results.
+        """
         self._plan, self._folder, self._console = plan, folder, console
+        self._store = store or Store(folder / "none")
         self._failures_in = failures_in or folder
         self._state = {key: "waiting" for key in plan.units} | {key: "done" for key in done}
         self._counts = Counter((plan.units[key].kind, s) for key, s in self._state.items())
         self._num_before = len(done)
         self._time_left = TimeLeft(plan, [k for k, s in self._state.items() if s == "waiting"])
         self._running: dict[str, float] = {}
-        self._last_ended: list[str] = []
+        self._finished: dict[str, float] = {}  # the last ones: key -> when, since 1970
+        self._failures: dict[str, str] = {}  # key -> cause
+        self.phase = ""  # what is done besides computing
+        self.tracking: str | None = None  # a line about Weights & Biases
         self.not_converged = 0
         self.num_computed = 0  # by this driver
         self._began = time.monotonic()
+        self._lately = deque[float](maxlen=_LATELY + 1)  # when units finished; at first, started
         self._written = self._printed = 0.0
         self._live: Live | None = None
 
@@ -135,6 +132,8 @@ class Progress:
         """A unit is on a worker now."""
         if self._state[key] == "waiting":
             self._move(key, "running")
+            if not self._lately:
+                self._lately.append(time.monotonic())
 
     def put_back(self, key: str) -> None:
         """A unit left its worker without a result and waits again."""
@@ -151,15 +150,15 @@ class Progress:
         """A unit was computed by another sweep."""
         self._move(key, "done")
         self._time_left.dropped(key)
-        self._ended(f"{self._plan.units[key].label}: computed by another sweep")
+        self._note_finished(key)
 
     def say(self, line: str) -> None:
         """Something that whoever reads the log tomorrow should know."""
-        self._console.print(Text(line, style="yellow"), soft_wrap=True)
+        self._console.print(Text(one_line(line), style="yellow"), soft_wrap=True)
 
     def say_plainly(self, line: str) -> None:
         """Something that is as it should be."""
-        self._console.print(line, highlight=False)
+        self._console.print(Text(one_line(line)))
 
     def finished(self, key: str, outcome: str, seconds: float) -> None:
         """A unit was computed here and is in the store."""
@@ -167,20 +166,23 @@ class Progress:
         self.num_computed += 1
         self._time_left.finished(key, seconds)
         self.not_converged += outcome == "not_converged"
-        mark = "not converged" if outcome == "not_converged" else f"{seconds:.1f} s"
-        self._ended(f"{self._plan.units[key].label}: {mark}")
+        self._lately.append(time.monotonic())
+        self._note_finished(key)
 
     def failed(self, failure: Failure, blocked: Collection[str]) -> None:
         """A unit failed for good; `blocked` are all units that have lost a parent so far."""
         with suppress(OSError):  # said on the console all the same
             write_failure(self._failures_in, failure)
-        self.failed_elsewhere(failure.key, blocked)
-        line = f"FAILED {self._plan.units[failure.key].label}: {failure.cause}"
-        self._ended(line)
+        self._count_failure(failure.key, failure.cause, blocked)
+        line = one_line(f"FAILED {self._plan.units[failure.key].label}: {failure.cause}")
         self._console.print(Text(line, style="red"))
 
     def failed_elsewhere(self, key: str, blocked: Collection[str]) -> None:
         """A unit failed with another worker, which has said so."""
+        self._count_failure(key, "with another worker", blocked)
+
+    def _count_failure(self, key: str, cause: str, blocked: Collection[str]) -> None:
+        self._failures[key] = cause
         self._move(key, "failed")
         self._time_left.dropped(key)
         for descendant in blocked:
@@ -188,8 +190,11 @@ class Progress:
                 self._move(descendant, "blocked")
                 self._time_left.dropped(descendant)
 
-    def _ended(self, line: str) -> None:
-        self._last_ended = [*self._last_ended[-3:], line]
+    def _note_finished(self, key: str) -> None:
+        self._finished.pop(key, None)  # it may have been computed before, and be damaged
+        self._finished[key] = time.time()
+        for oldest in list(self._finished)[:-MAX_FINISHED]:
+            del self._finished[oldest]
 
     def count(self, state: str) -> int:
         """Units in a state, of all kinds."""
@@ -197,7 +202,9 @@ class Progress:
 
     def snapshot(self, ended: bool = False) -> Snapshot:
         """The state at this moment."""
-        elapsed_s = time.monotonic() - self._began
+        now = time.monotonic()
+        elapsed_s, lately_s = now - self._began, now - self._lately[0] if self._lately else 0.0
+        num_lately = len(self._lately) - 1
         return Snapshot(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -208,7 +215,24 @@ class Progress:
             not_converged=self.not_converged,
             running=[self._plan.units[key].label for key in self._running],
             ended=ended,
+            phase=self.phase,
+            units_per_h=3600 * num_lately / lately_s if num_lately > 0 and lately_s else None,
+            running_s={key: now - began for key, began in self._running.items()},
+            finished=dict(self._finished),
         )
+
+    def _drawn(self, snapshot: Snapshot) -> RenderableType:
+        failures = [(self._plan.units[key].label, why) for key, why in self._failures.items()]
+        picture = Picture(
+            self._plan.name,
+            running_on(snapshot),
+            snapshot,
+            is_alive=True,
+            running=under_way(self._plan, self._store, snapshot),
+            finished=finished_last(self._plan, self._store, snapshot),
+            failures=failures,
+        )
+        return draw(picture, self.tracking, fits=True)
 
     def tick(self, ended: bool = False) -> None:
         """Write the file and draw, each not more often than it should be."""
@@ -219,75 +243,25 @@ class Progress:
             with suppress(OSError):  # a full disk: the sweep itself may still find room
                 write_atomically(self._folder / FILE, json.dumps(asdict(snapshot)))
             if self._live is not None:
-                self._live.update(draw(snapshot, self._last_ended))
+                self._live.update(self._drawn(snapshot), refresh=True)
         if self._live is None and now - self._printed >= LINE_EVERY_S:
             self._printed = now
-            self._console.print(one_line(self.snapshot()), highlight=False)
+            self._console.print(Text(summary(self.snapshot())))
 
     def __enter__(self) -> "Progress":
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-            self._live.__enter__()
-        self.tick()
+        if self._console.is_interactive:
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+        try:
+            if self._live is not None:
+                self._live.start()
+            self.tick()
+        except BaseException:  # Ctrl-C while it begins must not leave the terminal to it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.tick(ended=True)
         if self._live is not None:
-            self._live.__exit__(None, None, None)
+            self._live.stop()
             self._live = None
-
-
-def totals(snapshot: Snapshot) -> dict[str, int]:
-    """Units by state over all kinds, and their sum under `all`."""
-    counts = {
-        state: sum(kind.get(state, 0) for kind in snapshot.units.values()) for state in STATES
-    }
-    return counts | {"all": sum(counts.values())}
-
-
-def one_line(snapshot: Snapshot) -> str:
-    """The state as one plain line for a log."""
-    count = totals(snapshot)
-    parts = [f"{count['done']}/{count['all']} units done", f"{count['running']} running"]
-    parts += [f"{count[state]} {state}" for state in ("failed", "blocked") if count[state]]
-    if snapshot.not_converged:
-        parts.append(f"{snapshot.not_converged} not converged")
-    parts.append(f"elapsed {duration(snapshot.elapsed_s)}")
-    parts.append(f"left {duration(snapshot.time_left_s)}")
-    return ", ".join(parts)
-
-
-def draw(snapshot: Snapshot, last_ended: Collection[str] = ()) -> Group:
-    """The state as a table of kinds and states with a bar and the time left."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("units")
-    for state in STATES:
-        table.add_column(state, justify="right")
-    for kind, states in snapshot.units.items():
-        cells = []
-        for state in STATES:
-            style = "red" if state in ("failed", "blocked") and states[state] else ""
-            cells.append(Text(str(states[state]), style=style))
-        table.add_row(kind, *cells)
-    count = totals(snapshot)
-    line = Table.grid(padding=(0, 1))
-    filled = round(30 * count["done"] / max(1, count["all"]))
-    line.add_row(
-        "━" * filled + "─" * (30 - filled),
-        f"{count['done']}/{count['all']}",
-        f"elapsed {duration(snapshot.elapsed_s)}",
-        f"left {duration(snapshot.time_left_s)}",
-    )
-    recent = [Text(text, style="dim", overflow="ellipsis", no_wrap=True) for text in last_ended]
-    return Group(line, table, *recent)
-
-
-def duration(seconds: float | None) -> str:
-    """A length of time for people: 45 s, 12 min, 3 h 05 min; a dash if unknown."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

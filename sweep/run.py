@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from cluster.local import ray_cluster
 from cluster.temporary import temporary_folder
 from sweep.config import ResolvedConfig
 from sweep.ending import Ending
-from sweep.errors import DamagedError, SweepError
+from sweep.errors import DamagedError, SweepError, one_line
 from sweep.failures import clear_failures
 from sweep.files import write_atomically
 from sweep.frontier import Frontier
@@ -101,10 +102,9 @@ def _run(
         folder = worker_folder(sweep.run_folder, plan, str(options.worker))
     done = finished_units(plan, store, console)
     frontier = Frontier(plan, done)
-    progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder)
-    console.print(
-        f"{sweep.name}: {len(plan.units)} units, {len(done)} of them already in {store.root}"
-    )
+    progress = Progress(plan, done, folder, console, failures_in=sweep.run_folder, store=store)
+    held = f"{len(done)} of them already in {store.root}"
+    console.print(one_line(f"{sweep.name}: {len(plan.units)} units, {held}"))
     requests = {"usweep cancel": sweep.run_folder / CANCEL_FILE}
     if os.environ.get(SUPERVISOR_FILE):
         requests["the cluster"] = Path(os.environ[SUPERVISOR_FILE])
@@ -163,11 +163,8 @@ def finished_units(plan: Plan, store: Store, console: Console) -> list[str]:
             except DamagedError as error:
                 aside = store.set_aside(unit.kind, unit.key)
                 what = error.problem.partition(";")[0]
-                console.print(
-                    f"{unit.label}: {error.path.name}: {what}; set aside in {aside}, "
-                    "computed again",
-                    style="yellow",
-                )
+                line = f"{unit.label}: {error.path.name}: {what}; set aside in {aside}, "
+                console.print(Text(one_line(line + "computed again"), "yellow"))
             else:
                 done.append(unit.key)
     return done
@@ -281,11 +278,13 @@ def _compute(
 ) -> None:
     """Get a Ray, and let Tune run the units of the frontier on it, one trial each."""
     set_up_tune()
-    with ray_cluster(options.address, options.num_cpus, options.num_gpus):
+    progress.phase = "connecting to Ray" if options.address else "starting Ray"
+    with progress, ray_cluster(options.address, options.num_cpus, options.num_gpus):
         from sweep.searcher import Share, UnitSearcher  # imports Ray, which has its token by now
 
         ending.listen()  # Ray has put a handler of its own in place
-        nodes = wait_for_nodes(options.wait_nodes, progress.say_plainly)
+        nodes = wait_for_nodes(options.wait_nodes, progress.say_plainly, progress.tick)
+        progress.phase = ""
         progress.say_plainly(_describe(nodes))
         resources = config.sweep.resources
         has_gpus = any(node.get("GPU") for node in nodes.values())
@@ -311,6 +310,7 @@ def _compute(
 
         def begin_ending() -> None:
             searcher.is_ending = True
+            progress.phase = "ending"
 
         ending.on_begin = begin_ending
         watch = NodeWatch(pool, nodes, progress.say_plainly)
@@ -321,8 +321,7 @@ def _compute(
             if guard is not None:
                 guard()
 
-        with progress:
-            _tune(context, searcher, progress, on_turn)
+        _tune(context, searcher, progress, on_turn)
 
 
 def _lease_guard(lease: Lease, ending: Ending) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from sweep.checks import (
     problem_of,
 )
 from sweep.config import ResolvedConfig, load_config
-from sweep.errors import DamagedError
+from sweep.errors import DamagedError, one_line
 from sweep.plan import Plan, PlannedUnit, read_plan
 from sweep.recompute import TOLERANCE, Recomputation, draw_sample, recompute
 from sweep.run import CONFIG_FILE, PLAN_FILE
@@ -260,20 +260,24 @@ def _obstacle(
 
 def describe_verification(result: Verification) -> Group:
     """The result for people: a line a problem, what was checked, and the verdict."""
-    lines = [Text(f"{p.unit}: {p.file}: {p.what}", style="red") for p in result.problems]
+    lines = [Text(one_line(f"{p.unit}: {p.file}: {p.what}"), style="red") for p in result.problems]
     for label, folder in result.set_aside.items():
-        lines.append(Text(f"{label}: set aside in {folder}; the next `usweep run` computes it"))
+        lines.append(
+            Text(one_line(f"{label}: set aside in {folder}; the next `usweep run` computes it"))
+        )
     for reason, labels in result.not_recomputed.items():
-        lines.append(Text(f"{_units(labels)}: {reason}: not recomputed"))
+        lines.append(Text(one_line(f"{_units(labels)}: {reason}: not recomputed")))
     loosened: dict[str, list[str]] = {}
     for again in result.recomputed:
         if again.loosened_by:
             loosened.setdefault(", ".join(again.loosened_by), []).append(again.unit)
     for reason, labels in loosened.items():
         what = f"accuracies compared within {TOLERANCE:g}, not bits, since {reason}"
-        lines.append(Text(f"{_units(labels)}: {what}"))
+        lines.append(Text(one_line(f"{_units(labels)}: {what}")))
     checked = f"{result.files} files, {result.bytes / 1e6:.1f} MB"
-    lines.append(Text(f"{result.run}: {result.finished} finished units checked, {checked}"))
+    lines.append(
+        Text(f"{one_line(result.run)}: {result.finished} finished units checked, {checked}")
+    )
     if result.unfinished:
         lines.append(Text(f"{len(result.unfinished)} units are not finished, which is no problem"))
     bits = sum(not again.loosened_by for again in result.recomputed)

@@ -12,18 +12,13 @@ from sweep.config import ResolvedConfig
 from sweep.failures import Failure, read_failures
 from sweep.overview import STALE_AFTER_S, run_status, together
 from sweep.plan import KINDS, Plan
-from sweep.progress import FILE, Progress, Snapshot, TimeLeft, draw, duration, one_line
+from sweep.progress import Progress, TimeLeft
 from sweep.run import write_run_folder
+from sweep.snapshot import FILE, Snapshot, duration, summary
 
 
 def keys_of(plan: Plan, kind: str) -> list[str]:
     return [unit.key for unit in plan.units.values() if unit.kind == kind]
-
-
-def text_of(renderable: object, width: int = 100, terminal: bool = False) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width, force_terminal=terminal).print(renderable)
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -83,24 +78,32 @@ def test_durations_read_well(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_the_snapshot_keeps_the_last_finished_units_and_the_throughput(
+    progress: Progress, tiny_plan: Plan
+) -> None:
+    first, second, third, *_ = tiny_plan.units
+    assert progress.snapshot().units_per_h is None
+    for key in (first, second, third):
+        progress.started(key)
+    progress.finished(first, "done", 1.0)
+    progress.found(second)
+    snapshot = progress.snapshot()
+    assert list(snapshot.finished) == [first, second] and list(snapshot.running_s) == [third]
+    assert snapshot.units_per_h is not None and snapshot.units_per_h > 0
+    progress.reopened(first, "damaged\x1b[2J")
+    progress.finished(first, "done", 1.0)
+    assert list(progress.snapshot().finished) == [second, first]
+
+
 def test_a_log_gets_plain_lines_and_the_file_every_state(tiny_plan: Plan, tmp_path: Path) -> None:
     out = io.StringIO()
     with Progress(tiny_plan, [], tmp_path, Console(file=out, width=100)) as progress:
         progress.finished(keys_of(tiny_plan, "original")[0], "not_converged", 1.0)
-        assert "1 not converged" in one_line(progress.snapshot())
+        assert "1 not converged" in summary(progress.snapshot())
     assert "0/7 units done, 0 running, elapsed 0 s, left -" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     written = Snapshot(**json.loads((tmp_path / FILE).read_text()))
     assert written.ended and written.units["original"]["done"] == 1
-
-
-@pytest.mark.parametrize("width", [80, 200])
-def test_the_display_fits_the_terminal(progress: Progress, width: int) -> None:
-    shown = text_of(draw(progress.snapshot(), ["x" * 300]), width, terminal=True)
-    for word in ("original", "scratch", "two_stage", "waiting", "0/7"):
-        assert word in shown
-    plain = text_of(draw(progress.snapshot(), ["x" * 300]), width)
-    assert all(len(line) <= width for line in plain.splitlines())
 
 
 def test_status_does_not_believe_a_driver_that_went_silent(
@@ -144,6 +147,14 @@ def test_several_that_work_on_a_run_are_shown_as_one(tiny: ResolvedConfig, tiny_
     assert status.is_alive
     assert len(status.snapshot.running) == 2
     assert [status.snapshot.units[kind]["running"] for kind in KINDS] == [1, 1, 0]
+
+
+def test_what_several_run_and_have_finished_is_put_together() -> None:
+    one = Snapshot(running_s={"a": 1.0}, finished={"c": 5.0}, units_per_h=60.0, phase="ending")
+    other = Snapshot(running_s={"b": 2.0}, finished={"d": 4.0}, units_per_h=30.0)
+    both = together([one, other, Snapshot()])
+    assert (both.running_s, both.finished) == ({"a": 1.0, "b": 2.0}, {"c": 5.0, "d": 4.0})
+    assert (both.units_per_h, both.phase) == (90.0, "")
 
 
 def test_two_workers_of_equal_speed_need_half_the_time() -> None:

@@ -78,6 +78,7 @@ def finished(finished_file: Path) -> Path:
     done = usweep("run", finished_file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{UNITS} of {UNITS} units done (0 before)" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
     return finished_file.parent
 
 

@@ -20,10 +20,10 @@ from sweep.errors import one_line
 from sweep.failures import Failure, read_failures, write_failure
 from sweep.files import keep_others_from_writing
 from sweep.plan import Plan, make_plan
-from sweep.progress import Snapshot
 from sweep.provenance import Provenance
 from sweep.run import prepare_datasets, write_run_folder
 from sweep.secrets import redact
+from sweep.snapshot import Snapshot
 from sweep.store import Store
 from sweep.trainable import run_trial_in_worker
 from sweep.worker import RunContext, Task, attempt
