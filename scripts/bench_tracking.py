@@ -105,10 +105,10 @@ def compare(rounds: int) -> None:
                     ratios[case].append(published_s / base)
                     after[case].append(whole_s - published_s)
     for case in CASES:
-        low, middle, high = min(ratios[case]), statistics.median(ratios[case]), max(ratios[case])
+        middle, found = statistics.median(ratios[case]), sorted(ratios[case])
         print(
-            f"{case}: {middle:.2f} times the untracked time ({low:.2f} to {high:.2f}, n = {rounds});"
-            f" {statistics.median(after[case]):.1f} s from the last unit to the end"
+            f"{case}: {middle:.2f} times the untracked time ({found[0]:.2f} to {found[-1]:.2f}, "
+            f"n = {rounds}); {statistics.median(after[case]):.1f} s from the last unit to the end"
         )
 
 

@@ -27,6 +27,7 @@ from sweep.run import CLUSTER_FOLDER, CONFIG_FILE, PLAN_FILE, WORKERS_FOLDER
 from sweep.snapshot import FILE as PROGRESS_FILE
 from sweep.snapshot import STATES, Snapshot, summary
 from sweep.store import Store
+from sweep.tracking.status import TrackingStatus, describe, read_status
 from sweep.typed import require_types
 from unlearning.errors import ConfigError
 
@@ -147,6 +148,8 @@ class Status:
     jobs: dict[str, str] = field(default_factory=dict)  # of a batch system -> their states
     running: list[Glance] = field(default_factory=list)
     finished: list[Glance] = field(default_factory=list)  # the last ones
+    tracking: TrackingStatus | None = None  # in Weights & Biases
+    folder: Path = Path()  # the run's
 
     @property
     def is_over(self) -> bool:
@@ -165,6 +168,7 @@ class Status:
             "alive": self.is_alive,
             **asdict(self.snapshot),
             "jobs": self.jobs,
+            "tracking": None if self.tracking is None else asdict(self.tracking),
             "failures": [asdict(failure) for failure in self.failures.values()],
         }
 
@@ -212,6 +216,8 @@ def run_status(run_folder: Path) -> Status:
         _jobs(run_folder),
         under_way(plan, store, snapshot),
         finished_last(plan, store, snapshot),
+        read_status(run_folder),
+        run_folder,
     )
 
 
@@ -297,10 +303,9 @@ def state_of(status: Status) -> str:
     return "complete"
 
 
-def describe_status(
-    status: Status, tracking: str | None = None, fits: bool = False
-) -> RenderableType:
+def describe_status(status: Status, fits: bool = False) -> RenderableType:
     """The state of a run for people; see `draw`."""
+    tracking = None if status.tracking is None else describe(status.tracking, status.folder)
     picture = Picture(
         status.plan.name,
         state_of(status),

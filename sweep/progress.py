@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -105,7 +105,7 @@ class Progress:
         self._finished: dict[str, float] = {}  # the last ones: key -> when, since 1970
         self._failures: dict[str, str] = {}  # key -> cause
         self.phase = ""  # what is done besides computing
-        self.tracking: str | None = None  # a line about Weights & Biases
+        self.tracking: Callable[[], str | None] = lambda: None  # a line about Weights & Biases
         self.not_converged = 0
         self.num_computed = 0  # by this driver
         self._began = time.monotonic()
@@ -232,7 +232,7 @@ class Progress:
             finished=finished_last(self._plan, self._store, snapshot),
             failures=failures,
         )
-        return draw(picture, self.tracking, fits=True)
+        return draw(picture, self.tracking(), fits=True)
 
     def tick(self, ended: bool = False) -> None:
         """Write the file and draw, each not more often than it should be."""

@@ -110,6 +110,7 @@ def _run(
         requests["the cluster"] = Path(os.environ[SUPERVISOR_FILE])
     ending = Ending(folder / DRAIN_FILE, sweep.resources.grace_s, console, requests)
     beside = Beside(sweep.tracking, sweep.run_folder, console)
+    progress.tracking = beside.line
     if not frontier.is_exhausted:
         context = RunContext(
             plan=plan,

@@ -22,6 +22,7 @@ class Beside:
     def __init__(self, config: TrackingConfig, run_folder: Path, console: Console) -> None:
         self._config, self._run_folder, self._console = config, run_folder, console
         self._process: subprocess.Popen[bytes] | None = None
+        self._before = read_status(run_folder)  # of an earlier stream
         self.is_in_haste = False
 
     def __enter__(self) -> "Beside":
@@ -43,6 +44,14 @@ class Beside:
             self._console.print(f"not tracked: {error.strerror}", style="yellow")
         return self
 
+    def line(self) -> str | None:
+        """How far it is, for the display."""
+        status = read_status(self._run_folder)
+        is_running = self._process is not None and self._process.poll() is None
+        if not is_running or status is None or status == self._before:
+            return None
+        return describe(status, self._run_folder)
+
     def __exit__(self, *error: object) -> None:
         if self._process is None:
             return
@@ -58,7 +67,7 @@ class Beside:
                 self._process.kill()
                 self._process.wait()
         status = read_status(self._run_folder)
-        if status is None:
+        if status is None or status == self._before:
             log = self._run_folder / FOLDER / _LOG
             self._console.print(f"W&B: nothing was tracked; see {log}", style="yellow")
         else:

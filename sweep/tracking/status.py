@@ -43,8 +43,8 @@ def read_status(run_folder: Path) -> TrackingStatus | None:
     return status
 
 
-def describe(status: TrackingStatus, run_folder: Path) -> str:
-    """One line for people."""
+def describe(status: TrackingStatus, run: Path | str) -> str:
+    """One line for people; `run` is how they name the run."""
     done = "written for `wandb sync`" if status.mode == "offline" else "sent"
     parts = [f"{status.confirmed} of {status.finished} finished units {done}"]
     if status.live:
@@ -54,7 +54,7 @@ def describe(status: TrackingStatus, run_folder: Path) -> str:
     if status.problem:
         parts.append(f"{status.state}: {one_line(status.problem)}")
     if status.state == "ended" and status.confirmed < status.finished:
-        parts.append(f"`usweep track {run_folder}` sends the rest")
+        parts.append(f"`usweep track {run}` sends the rest")
     if status.url is not None:
         parts.append(one_line(status.url))
     return f"W&B {status.mode}: {', '.join(parts)}"
