@@ -34,6 +34,7 @@ from sweep.plan import Plan
 from sweep.run import write_run_folder
 from sweep.snapshot import FILE, STATES, Snapshot, throughput
 from sweep.store import Store
+from sweep.tracking.status import TrackingStatus
 
 HOSTILE = "two_stage \x1b[2J\x1b]0;t\x07 日本語日本語 [/red]\n12.5 % minimum seed 0"
 LONG = "two_stage fashion_mnist 12.5 % second_largest seed 10"
@@ -328,7 +329,6 @@ for line in sys.argv[1:]:
     except SystemExit as ended:
         print(f"{line}: exit code {ended.code or 0}")
 """
-from sweep.tracking.status import TrackingStatus
 
 LIGHT = ("status RUN", "status --watch RUN", "status none", "statsu")
 HEAVY = ("plan FILE", "report RUN")  # they import more
