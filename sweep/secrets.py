@@ -5,7 +5,6 @@ import os
 import sys
 from functools import cache
 from typing import Any, TextIO, cast
-from urllib.parse import urlsplit
 
 VARIABLES = ("WANDB_API_KEY",)
 _HOSTS = ("wandb", "coreweave")  # parts of the names of the service's own machines
@@ -36,7 +35,8 @@ def netrc_path() -> str:
 
 def _keys_of_netrc() -> frozenset[str]:
     """Passwords for Weights & Biases, where `wandb login` leaves them."""
-    return _read_netrc(netrc_path(), urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc)
+    own_server = os.environ.get("WANDB_BASE_URL", "").partition("://")[2].partition("/")[0]
+    return _read_netrc(netrc_path(), own_server)
 
 
 @cache
