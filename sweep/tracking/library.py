@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import string
 import unicodedata
 import warnings
@@ -12,10 +11,6 @@ from typing import Any, NamedTuple
 from sweep.errors import one_line
 from sweep.tracking.content import MAX_NAME
 
-QUIET = {
-    "WANDB_ERROR_REPORTING": "false",  # else crashes are reported to the library's makers
-    "WANDB_SILENT": "true",
-}
 _SAFE = frozenset(string.ascii_letters + string.digits + " -_.:/%")
 _NO_TITLE = ("C", "S")  # control characters and symbols, which the library refuses in a view's name
 
@@ -30,8 +25,6 @@ class Library(NamedTuple):
 
 def library() -> Library:
     """Import the library, which takes seconds."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is written for an older pydantic
         import wandb_workspaces.reports.v2 as reports

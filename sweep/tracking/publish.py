@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,6 @@ from sweep.errors import one_line
 from sweep.files import write_atomically
 from sweep.report import ReportSummary
 from sweep.secrets import redact
-from sweep.tracking.library import QUIET
 from sweep.tracking.publisher import NO_ANSWER, NO_KEY, NO_NETWORK
 from sweep.tracking.report_spec import report_spec
 from sweep.tracking.target import Target, read_target
@@ -35,6 +35,10 @@ _LIMITS = {
     "WANDB__GRAPHQL_RETRY_MAX": "2",  # 20 otherwise
     "WANDB__GRAPHQL_RETRY_WAIT_MIN_SECONDS": "0.5",
     "WANDB__GRAPHQL_RETRY_WAIT_MAX_SECONDS": "2",
+}
+_QUIET = {
+    "WANDB_ERROR_REPORTING": "false",  # else its crashes are reported to the library's makers
+    "WANDB_SILENT": "true",
 }
 _STATUS_WORDS = {
     401: "does not take the key (401)",
@@ -60,7 +64,11 @@ class Published:
 
 
 def publish_report(
-    sweep: str, summary: ReportSummary, run_folder: Path, timeout_s: float = TIMEOUT_S
+    sweep: str,
+    summary: ReportSummary,
+    run_folder: Path,
+    timeout_s: float = TIMEOUT_S,
+    publisher: Callable[[Content, float], Content] | None = None,
 ) -> Published:
     """Write the specifications of report and view, and publish them where that is possible.
 
@@ -68,6 +76,7 @@ def publish_report(
         sweep: its name.
         summary: what its report in the run's folder says.
         timeout_s: after which publishing is given up.
+        publisher: takes a job and a timeout and returns what `run_publisher` returns.
 
     Raises:
         ConfigError: the run's configuration is damaged.
@@ -79,7 +88,7 @@ def publish_report(
     write_atomically(view, workspace_spec(sweep, target))
     state = _read_state(run_folder)
     job = {"report": str(report), "view": str(view), **vars(target), "before": state}
-    said = _run_publisher(job, timeout_s)
+    said = (publisher or run_publisher)(job, timeout_s)
     found = _merged(state, said)
     if found != state:
         write_atomically(run_folder / STATE_FILE, json.dumps(found, indent=1) + "\n")
@@ -115,12 +124,16 @@ def _words(said: Content, target: Target, timeout_s: float) -> str:
     return f"{_SERVICE} refused ({said['words']})"
 
 
-def _run_publisher(job: Content, timeout_s: float) -> Content:
-    """Everything that the publishing process said before it ended or was killed."""
+def run_publisher(job: Content, timeout_s: float) -> Content:
+    """Everything that the publishing process said before it ended or was killed.
+
+    Args:
+        job: as of `sweep.tracking.publisher`.
+    """
     mode = os.environ.get("WANDB_MODE", "")
     if mode in _OFFLINE_MODES:
         return {"problem": OFFLINE, "status": None, "words": f"WANDB_MODE={mode}"}
-    environment = _LIMITS | dict(os.environ) | QUIET
+    environment = _LIMITS | dict(os.environ) | _QUIET
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     environment.pop("WANDB_SERVICE", None)  # a helper process of somebody else
     command = [sys.executable, "-P", "-m", "sweep.tracking.publisher"]

@@ -63,11 +63,18 @@ def _publish_report(api: Any, entity: str, path: Path, before: Line | None) -> L
         model.id = old["id"]
         # What readers have said under the report stays.
         threads = json.loads(old["spec"] or "{}").get("discussionThreads", [])
-        _strip_refs(threads)  # of the browser, which must not be saved
+        _strip_refs(threads)  # type: ignore[no-untyped-call]  # of the browser: not to be saved
         model.spec.discussion_threads = threads
-    report = library().reports.Report._from_model(model)
+    report = report_of(model)
     report.save()
     return {"id": report.id, "url": report.url}
+
+
+def report_of(model: Any) -> Any:
+    """The report with this specification."""
+    report = library().reports.Report._from_model(model)
+    report.width = model.spec.width  # which the library forgets
+    return report
 
 
 def _publish_view(api: Any, entity: str, path: Path, before: Line | None) -> Line:

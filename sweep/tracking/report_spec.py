@@ -15,9 +15,10 @@ from sweep.tracking.target import Target
 if TYPE_CHECKING:
     from sweep.report import ReportSummary
 
+_DESCRIPTION = "Two-stage unlearning after Kim & Woo (CVPR Workshops 2022)"
 _INTRODUCTION = (
-    "Two-stage unlearning after Kim & Woo (CVPR Workshops 2022). Tables and verdicts are those of "
-    "the report in the run's folder; the charts are made of the runs that are in this project."
+    "Tables and verdicts are those of the report in the run's folder. The charts are made of the "
+    "runs that are in this project."
 )
 _FIGURE_2_STATES = ("retrained", "scratch")
 
@@ -55,7 +56,7 @@ def _report(sweep: str, summary: "ReportSummary", target: Target) -> Any:
         project=target.project,
         entity=target.entity or "",  # without one, the library would ask the server
         title=title(sweep),
-        description=_INTRODUCTION,
+        description=_DESCRIPTION,
         blocks=blocks,
         width="fluid",
     )
