@@ -63,67 +63,6 @@ class Published:
     is_refused: bool = False  # by a server; having no network or no key is no failure
 
 
-def publish_report(
-    sweep: str,
-    summary: ReportSummary,
-    run_folder: Path,
-    timeout_s: float = TIMEOUT_S,
-    publisher: Callable[[Content, float], Content] | None = None,
-) -> Published:
-    """Write the specifications of report and view, and publish them where that is possible.
-
-    Args:
-        sweep: its name.
-        summary: what its report in the run's folder says.
-        timeout_s: after which publishing is given up.
-        publisher: takes a job and a timeout and returns what `run_publisher` returns.
-
-    Raises:
-        ConfigError: the run's configuration is damaged.
-        OSError: the run's folder cannot be written.
-    """
-    target = read_target(run_folder)
-    report, view = summary.folder / REPORT_FILE, summary.folder / VIEW_FILE
-    write_atomically(report, report_spec(sweep, summary, target))
-    write_atomically(view, workspace_spec(sweep, target))
-    state = _read_state(run_folder)
-    job = {"report": str(report), "view": str(view), **vars(target), "before": state}
-    said = (publisher or run_publisher)(job, timeout_s)
-    found = _merged(state, said)
-    if found != state:
-        write_atomically(run_folder / STATE_FILE, json.dumps(found, indent=1) + "\n")
-    lines = [f"{what}: {said[what]['url']}" for what in ("report", "view") if what in said]
-    if "problem" in said:
-        command = f"usweep report {shlex.quote(str(run_folder))} --wandb"
-        first = _FIRST.get(said["problem"], _FIRST.get(said["status"], ""))
-        lines.append(
-            f"{one_line(redact(_words(said, target, timeout_s)))}. Specification written to "
-            f"{report} and {view.name}; publish it with: {first}{command}"
-        )
-    is_refused = "problem" in said and said["problem"] not in (NO_KEY, NO_NETWORK, OFFLINE)
-    return Published(tuple(lines), is_refused)
-
-
-def _words(said: Content, target: Target, timeout_s: float) -> str:
-    """What kept the report from being published."""
-    kind, status = said["problem"], said["status"]
-    if kind == NO_KEY:
-        return f"No key for {_SERVICE}"
-    if kind == OFFLINE:
-        return f"{said['words']} keeps everything from {_SERVICE}"
-    if kind == NO_NETWORK:
-        return f"{_SERVICE} is not reached from here"
-    if kind == NO_ANSWER:
-        return f"{_SERVICE} did not answer in time (at most {timeout_s:g} s); try again later"
-    if status in _STATUS_WORDS:
-        whose = said.get("entity") or target.entity
-        place = f"project {target.project}" + (f" of {whose}" if whose else "")
-        return f"{_SERVICE} {_STATUS_WORDS[status].format(place=place)}"
-    if status is not None and status >= 500:
-        return f"{_SERVICE} is in trouble ({status}); try again later"
-    return f"{_SERVICE} refused ({said['words']})"
-
-
 def run_publisher(job: Content, timeout_s: float) -> Content:
     """Everything that the publishing process said before it ended or was killed.
 
@@ -162,6 +101,67 @@ def run_publisher(job: Content, timeout_s: float) -> Content:
 def _lines(file: IO[bytes]) -> list[str]:
     file.seek(0)
     return file.read().decode(errors="replace").splitlines()
+
+
+def publish_report(
+    sweep: str,
+    summary: ReportSummary,
+    run_folder: Path,
+    timeout_s: float = TIMEOUT_S,
+    publisher: Callable[[Content, float], Content] = run_publisher,
+) -> Published:
+    """Write the specifications of report and view, and publish them where that is possible.
+
+    Args:
+        sweep: its name.
+        summary: what its report in the run's folder says.
+        timeout_s: after which publishing is given up.
+        publisher: takes a job and a timeout and returns what `run_publisher` returns.
+
+    Raises:
+        ConfigError: the run's configuration is damaged.
+        OSError: the run's folder cannot be written.
+    """
+    target = read_target(run_folder)
+    report, view = summary.folder / REPORT_FILE, summary.folder / VIEW_FILE
+    write_atomically(report, report_spec(sweep, summary, target))
+    write_atomically(view, workspace_spec(sweep, target))
+    state = _read_state(run_folder)
+    job = {"report": str(report), "view": str(view), **vars(target), "before": state}
+    said = publisher(job, timeout_s)
+    found = _merged(state, said)
+    if found != state:
+        write_atomically(run_folder / STATE_FILE, json.dumps(found, indent=1) + "\n")
+    lines = [f"{what}: {said[what]['url']}" for what in ("report", "view") if what in said]
+    if "problem" in said:
+        command = f"usweep report {shlex.quote(str(run_folder))} --wandb"
+        first = _FIRST.get(said["problem"], _FIRST.get(said["status"], ""))
+        lines.append(
+            f"{one_line(redact(_words(said, target, timeout_s)))}. Specification written to "
+            f"{report} and {view.name}; publish it with: {first}{command}"
+        )
+    is_refused = "problem" in said and said["problem"] not in (NO_KEY, NO_NETWORK, OFFLINE)
+    return Published(tuple(lines), is_refused)
+
+
+def _words(said: Content, target: Target, timeout_s: float) -> str:
+    """What kept the report from being published."""
+    kind, status = said["problem"], said["status"]
+    if kind == NO_KEY:
+        return f"No key for {_SERVICE}"
+    if kind == OFFLINE:
+        return f"{said['words']} keeps everything from {_SERVICE}"
+    if kind == NO_NETWORK:
+        return f"{_SERVICE} is not reached from here"
+    if kind == NO_ANSWER:
+        return f"{_SERVICE} did not answer in time (at most {timeout_s:g} s); try again later"
+    if status in _STATUS_WORDS:
+        whose = said.get("entity") or target.entity
+        place = f"project {target.project}" + (f" of {whose}" if whose else "")
+        return f"{_SERVICE} {_STATUS_WORDS[status].format(place=place)}"
+    if status is not None and status >= 500:
+        return f"{_SERVICE} is in trouble ({status}); try again later"
+    return f"{_SERVICE} refused ({said['words']})"
 
 
 def _merged(state: Content, said: Content) -> Content:

@@ -78,7 +78,7 @@ def test_the_same_command_again_renews_what_it_published(run: Run, server: Repor
     first = publish(run)
     (report,), (view,) = server.find("runs"), server.find("project-view")
     assert first.lines == (
-        f"report: {server.url}/{ENTITY}/usweep/reports/usweep:-made-up--{report['id'].strip('=')}",
+        f"report: {server.url}/{ENTITY}/usweep/reports/usweep:-made-up--{report['id']}",
         f"view: {server.url}/{ENTITY}/usweep?nw={view['name'].split('-')[1]}",
     )
     for found, name in ((report, REPORT_FILE), (view, VIEW_FILE)):
