@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from sweep import node_usage
 from sweep.errors import DamagedError
-from sweep.files import write_atomically
+from sweep.files import file_digest, write_atomically
 from sweep.store import METRICS, OUTPUTS, Store
 from unlearning.training import Event, Weights
 from unlearning.unit import UnitSpec
@@ -39,6 +40,8 @@ def write_result(
         if state == "original" or state in keep_models:
             files[model_file(state)] = _write_tensors(folder / model_file(state), weights)
     files[OUTPUTS] = _write_tensors(folder / OUTPUTS, outputs_of(result))
+    if (folder / node_usage.FILE).exists():
+        files[node_usage.FILE] = file_digest(folder / node_usage.FILE)
     record = {
         "key": spec.key,
         "kind": spec.kind,

@@ -30,6 +30,7 @@ from sweep.exit_codes import (
     EXIT_FAILED_UNITS,
     EXIT_INTERRUPTED,
     EXIT_NOT_PUBLISHED,
+    EXIT_NOT_TRACKED,
     EXIT_NOT_VERIFIED,
 )
 
@@ -136,6 +137,28 @@ def report(
             out.print(line)
         if published.is_refused:
             raise typer.Exit(EXIT_NOT_PUBLISHED)
+
+
+@app.command()
+def track(
+    run_folder: Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Also units under way, until the sweep ends.")
+    ] = False,
+) -> None:
+    """Send a run's units to Weights & Biases, each row once, whatever was sent before.
+
+    Works for sweeps that ran offline, and beside one whose own machines have no way out. Exit code
+    0 if all finished units are there, 1 if not, 2 for bad input.
+    """
+    from sweep.tracking.command import track_run
+    from sweep.tracking.status import describe
+
+    out = console()
+    status = track_run(run_folder, follow, out)
+    out.print(describe(status, run_folder), soft_wrap=True)
+    if status.confirmed < status.finished:
+        raise typer.Exit(EXIT_NOT_TRACKED)
 
 
 class Device(StrEnum):

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from sweep.lease import MIN_TAKEOVER_S
 from sweep.secrets import VARIABLES, redact
+from sweep.tracking.settings import TrackingConfig
 from unlearning.config import TrialSettings, require, require_ratio
 from unlearning.datasets import known_readers
 from unlearning.errors import ConfigError
@@ -169,6 +170,7 @@ class SweepConfig:
     data: DataConfig = field(default_factory=DataConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     @property
     def run_folder(self) -> Path:

@@ -158,10 +158,8 @@ def run_status(run_folder: Path) -> Status:
         ConfigError: not a run's folder.
     """
     plan, store = open_run(run_folder)
-    places = [run_folder, *sorted((run_folder / WORKERS_FOLDER).glob("*"))]
-    last = [read_progress(place) for place in places]
-    alive = [seen for place, seen in zip(places, last, strict=True) if _is_alive(place, seen)]
-    snapshot = together(alive) if alive else last[0]
+    alive = _alive(run_folder)
+    snapshot = together(alive) if alive else read_progress(run_folder)
     is_alive = bool(alive)
     finished = {kind: store.keys(kind) for kind in KINDS}
     failures = {
@@ -188,6 +186,17 @@ def run_status(run_folder: Path) -> Status:
     if not is_alive:
         snapshot.time_left_s, snapshot.running = None, []
     return Status(plan, snapshot, is_alive, failures, _jobs(run_folder))
+
+
+def is_running(run_folder: Path) -> bool:
+    """Whether a driver, or one of several workers, wrote its progress in the last seconds."""
+    return bool(_alive(run_folder))
+
+
+def _alive(run_folder: Path) -> list[Snapshot]:
+    places = [run_folder, *sorted((run_folder / WORKERS_FOLDER).glob("*"))]
+    last = [(place, read_progress(place)) for place in places]
+    return [seen for place, seen in last if _is_alive(place, seen)]
 
 
 def _jobs(run_folder: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ from sweep.plan import KINDS, Plan, make_plan, read_plan
 from sweep.progress import Progress
 from sweep.provenance import Provenance
 from sweep.store import Store
+from sweep.tracking.beside import Beside
 from sweep.trainable import TrialConfig, bundle, run_trial_in_worker
 from sweep.worker import RunContext
 from unlearning.datasets import find_prepared, prepare
@@ -108,6 +109,7 @@ def _run(
     if os.environ.get(SUPERVISOR_FILE):
         requests["the cluster"] = Path(os.environ[SUPERVISOR_FILE])
     ending = Ending(folder / DRAIN_FILE, sweep.resources.grace_s, console, requests)
+    beside = Beside(sweep.tracking, sweep.run_folder, console)
     if not frontier.is_exhausted:
         context = RunContext(
             plan=plan,
@@ -121,12 +123,16 @@ def _run(
             plugins=options.plugins,
             compute=options.compute,
         )
-        with ending:
+        with beside, ending:
             try:
                 _compute(context, config, options, frontier, progress, ending, lease)
             except KeyboardInterrupt:
                 if not ending.has_begun:
                     raise
+            beside.is_in_haste = ending.has_begun
+    else:
+        with beside:  # what an earlier run could not send
+            pass
     counts = {state: progress.count(state) for state in ("failed", "blocked")}
     counts["not_converged"] = progress.not_converged
     # Asked of the store: a unit may have been published while the sweep was being ended.

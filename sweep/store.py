@@ -3,6 +3,7 @@
     <store>/<kind>/<key>/
         record.json          settings, result, cost, provenance, digests of the other files
         metrics.jsonl        one line an epoch
+        node.jsonl           what the machine was doing meanwhile, if the unit took a second or more
         outputs.safetensors  logits by `state/set`, row numbers by set under `rows/set`, and which
                              images a state was trained on under `trained_on/state`
         <state>.safetensors  weights of a model state

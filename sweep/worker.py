@@ -5,6 +5,7 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def _compute(
 ) -> Report:
     from sweep.artifacts import append_history, read_weights, write_history, write_result
     from sweep.checkpoints import Pace, read_checkpoint
+    from sweep.node_usage import NodeUsage
     from unlearning.datasets import is_intact
     from unlearning.pipeline import run_unit
 
@@ -158,15 +160,22 @@ def _compute(
     earlier = facts.get("attempts", [])
     attempts = {"attempts": [*earlier, provenance]}
     pace = Pace(work, context.drain_files, context.checkpoint_every_s, attempts)
-    result = run_unit(
-        spec,
-        dataset,
-        original=original,
-        resident=resident,
-        log=lambda event: append_history(work.folder, event),
-        after_epoch=pace.after_epoch,
-        resume=resume,
-    )
+    rows = count(len(history))
+    with NodeUsage(work.folder, device, len(history)) as usage:
+
+        def log(event: dict[str, Any]) -> None:
+            usage.note(next(rows))  # first, so that whoever sees the row finds what belongs to it
+            append_history(work.folder, event)
+
+        result = run_unit(
+            spec,
+            dataset,
+            original=original,
+            resident=resident,
+            log=log,
+            after_epoch=pace.after_epoch,
+            resume=resume,
+        )
     if device == "cpu" and not is_intact(dataset):
         # The arrays were read from the disk all the while, not from a copy as on a GPU.
         raise DataChanged(f"the prepared data of {unit.dataset} changed while it was trained on")

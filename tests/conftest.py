@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # at its import (see cluster/local.py).
 os.environ.update({"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
+# No test sends anything, or writes what could be sent, unless it says so.
+os.environ["WANDB_MODE"] = "disabled"
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.plan import Plan, PlannedUnit
+from unlearning.unit import UnitSpec
 
 Row = dict[str, Any]
 
@@ -77,8 +78,21 @@ def summary_of(record: Mapping[str, Any]) -> Row:
 
 
 def config_of(plan: Plan, unit: PlannedUnit) -> Row:
-    """Where a unit is in the grid, and everything that decides its numbers."""
+    """Where a unit is in the grid, and everything that decides its numbers.
+
+    The version of a strategy is in its module, which would need torch here; it is known once there
+    is a record, whose specification takes the place of this one (see `config_of_record`).
+    """
     dataset = plan.datasets[unit.dataset]
+    spec = UnitSpec(
+        kind=unit.kind,
+        fingerprint=dataset.fingerprint or f"unprepared:{dataset.name}",
+        settings=dataset.settings,
+        seeds=unit.seeds,
+        forget_ratio=unit.forget_ratio,
+        strategy=unit.strategy,
+        original=unit.parents[0] if unit.parents else None,
+    )
     return {
         "kind": unit.kind,
         "dataset": unit.dataset,
@@ -93,8 +107,13 @@ def config_of(plan: Plan, unit: PlannedUnit) -> Row:
         "chance": 1 / dataset.num_classes if dataset.num_classes else None,
         "num_train": dataset.num_train,
         "unit": unit.key,
-        "spec": plan.spec(unit).to_json(),
+        "spec": spec.to_json(),
     }
+
+
+def config_of_record(record: Mapping[str, Any]) -> Row:
+    """What a record adds to a unit's configuration."""
+    return {"spec": record["spec"], "provenance": record["provenance"], "counts": record["counts"]}
 
 
 def tags_of(plan: Plan, unit: PlannedUnit) -> list[str]:

@@ -1,0 +1,264 @@
+"""Streams a sweep: looks at the ledger again and again, and sends what W&B does not have yet.
+
+Each unit goes through these steps, of which a few at a time are in threads:
+
+    follow   it is being computed, and its run is open and gets its rows
+    send     it is finished (or failed), and its run gets the rest and is closed
+    ask      everything was sent: the server is asked what arrived
+    done     everything arrived, which the book remembers
+
+What did not arrive is sent again, up to three times. Nothing here is known to the trials.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.errors import DamagedError
+from sweep.tracking.book import Book
+from sweep.tracking.budget import Budget
+from sweep.tracking.content import tags_of
+from sweep.tracking.errors import ClientDied, Refused, RunRefused, TrackingError, told_apart
+from sweep.tracking.ledger import Ledger, Look
+from sweep.tracking.online import REQUESTS_A_RUN, TRANSMIT_EVERY_S
+from sweep.tracking.runs import Arrived, OpenRun, Runs
+from sweep.tracking.status import TrackingStatus
+
+AT_ONCE = 4  # threads; wandb's client waits for the server in most of its calls
+ASK_AT_ONCE = 100  # units in one question
+ASK_EVERY_S = 20.0
+MAX_SENDS = 3
+PAUSE_FIRST_S, PAUSE_MAX_S = 5.0, 300.0
+
+
+@dataclass
+class Tracked:
+    """A unit on its way."""
+
+    step: str = "new"
+    run: OpenRun | None = None
+    num_sends: int = 0
+    known: Arrived | None = None  # what the server said it has
+
+
+class Sink:
+    """One sweep's stream; `turn` is called again and again by one thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        runs: Runs,
+        book: Book,
+        budget: Budget,
+        open_runs: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger, self._runs, self._book, self._budget = ledger, runs, book, budget
+        self._open_runs, self._clock = open_runs, clock
+        self._units = {key: Tracked() for key in ledger.plan.units}
+        for key in self._units.keys() & book.confirmed:
+            self._units[key].step = "done"
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="tracking")
+        self._jobs: dict[Future[Any], tuple[str, ...]] = {}  # and the units that each is about
+        self._is_first_look = True
+        self._asked_at = self._looked_at = clock()
+        self.paused_until = 0.0
+        self._client_died = False
+        self.num_failures = 0  # in a row, of the connection
+        self.status = TrackingStatus(state="sending")
+        self.is_ending = False
+
+    def turn(self) -> bool:
+        """Do what can be done now; whether anything is left that could still be sent."""
+        self._collect()
+        look = self._ledger.look()
+        self._note(look)
+        if self._clock() >= self.paused_until and not self._restart_client():
+            for step in (self._ask, self._send, self._follow):
+                step(look)
+        self._report(look)
+        return bool(self._jobs) or any(u.step in ("send", "ask") for u in self._units.values())
+
+    def _note(self, look: Look) -> None:
+        """Move units on by what the ledger says."""
+        for key in look.finished:
+            unit = self._units[key]
+            if unit.step in ("new", "follow", "failed"):
+                # What was finished before may have been sent before: ask first, it costs little.
+                unit.step = "ask" if self._is_first_look else "send"
+        for key in look.failures:
+            if self._units[key].step in ("new", "follow"):
+                self._units[key].step = "send"
+        for key in look.building:
+            if self._units[key].step in ("new", "failed"):
+                self._units[key].step = "follow"
+        self._is_first_look = False
+        now = self._clock()
+        num_open = sum(unit.run is not None for unit in self._units.values())
+        self._budget.spend(num_open * (now - self._looked_at) / TRANSMIT_EVERY_S)
+        self._looked_at = now
+
+    def _idle(self, step: str) -> list[str]:
+        busy = {key for keys in self._jobs.values() for key in keys}
+        return [key for key, unit in self._units.items() if unit.step == step and key not in busy]
+
+    def _submit(self, job: Callable[..., Any], keys: Iterable[str], *arguments: Any) -> None:
+        names = tuple(keys)
+        self._jobs[self._pool.submit(job, names, *arguments)] = names
+
+    def _ask(self, look: Look) -> None:
+        waiting = self._idle("ask")
+        is_due = len(waiting) >= ASK_AT_ONCE or self._clock() - self._asked_at >= ASK_EVERY_S
+        is_quiet = not self._idle("send") and not self._jobs
+        if waiting and (is_due or is_quiet) and len(self._jobs) < AT_ONCE:
+            self._asked_at = self._clock()
+            self._submit(self._ask_server, waiting[:ASK_AT_ONCE])
+
+    def _send(self, look: Look) -> None:
+        for key in self._idle("send"):
+            if len(self._jobs) >= AT_ONCE:
+                return
+            if key in look.finished or key in look.failures:
+                self._submit(self._send_unit, [key], look)
+            else:  # being computed again, or set aside
+                self._units[key].step = "new"
+
+    def _follow(self, look: Look) -> None:
+        num_open = sum(unit.run is not None for unit in self._units.values())
+        for key in self._idle("follow"):
+            if len(self._jobs) >= AT_ONCE or key not in look.building or self.is_ending:
+                continue
+            if self._units[key].run is None:
+                if num_open >= self._open_runs:
+                    continue
+                num_open += 1
+            self._submit(self._follow_unit, [key], look.building[key])
+
+    # In threads, each with a unit of its own:
+
+    def _ask_server(self, keys: tuple[str, ...]) -> None:
+        self._budget.take(1)
+        found = self._runs.arrived(keys)
+        for key in keys:
+            with self._giving_up_damaged(key):
+                self._judge(key, found.get(key))
+
+    def _judge(self, key: str, known: Arrived | None) -> None:
+        unit = self._units[key]
+        unit.known = known
+        if known is not None and known.covers(self._expected(key)):
+            self._book.confirm(key)
+            unit.step = "done"
+        else:
+            unit.step = "send" if unit.num_sends < MAX_SENDS else "given up"
+
+    def _expected(self, key: str) -> Arrived:
+        plan = self._ledger.plan
+        outcome = self._ledger.record(key)["outcome"]
+        num_rows = len(self._ledger.rows(self._ledger.folder(key)))
+        return Arrived(num_rows, outcome, tuple(tags_of(plan, plan.units[key])))
+
+    def _send_unit(self, keys: tuple[str, ...], look: Look) -> None:
+        (key,) = keys
+        unit = self._units[key]
+        if key in look.failures:
+            self._opened(key).fail(look.failures[key])
+            unit.run, unit.step = None, "failed"
+            return
+        with self._giving_up_damaged(key):
+            record, folder = self._ledger.record(key), self._ledger.folder(key)
+            run = self._opened(key)
+            run.send(self._ledger.rows(folder, run.next_row))
+            unit.num_sends += 1
+            run.finish(record)
+            unit.run, unit.step = None, "ask"
+
+    def _follow_unit(self, keys: tuple[str, ...], folder: Path) -> None:
+        (key,) = keys
+        # Just published, or taken over: the next look finds it.
+        with suppress(FileNotFoundError), self._giving_up_damaged(key):
+            rows = self._ledger.rows(folder)
+            if rows:
+                run = self._opened(key)
+                run.send(rows[run.next_row :])
+
+    @contextmanager
+    def _giving_up_damaged(self, key: str) -> Iterator[None]:
+        """A unit whose files are not what was written is for the next `usweep run` to mend."""
+        try:
+            yield
+        except DamagedError as error:
+            self._units[key].step = "given up"
+            self.status.problem = str(error)
+
+    def _opened(self, key: str) -> OpenRun:
+        unit = self._units[key]
+        if unit.run is None:
+            self._budget.take(REQUESTS_A_RUN)
+            unit.run = self._runs.open(self._ledger.plan.units[key], unit.known)
+        return unit.run
+
+    # Back in the one thread:
+
+    def _collect(self) -> None:
+        for job in [job for job in self._jobs if job.done()]:
+            keys = self._jobs.pop(job)
+            error = job.exception()
+            if error is None:
+                self.num_failures = 0
+            else:
+                self._went_wrong(keys, error)
+
+    def _went_wrong(self, keys: tuple[str, ...], error: BaseException) -> None:
+        what = told_apart(error)
+        for key in keys:
+            self._units[key].run = None
+            if isinstance(what, RunRefused):
+                self._units[key].step = "given up"
+        self.status.problem = str(what)
+        if isinstance(what, ClientDied):
+            self._client_died = True
+        elif not isinstance(what, RunRefused):
+            self._pause(what)
+
+    def _pause(self, what: TrackingError) -> None:
+        self.num_failures += 1
+        longest = PAUSE_MAX_S
+        pause_s = min(longest, PAUSE_FIRST_S * 2 ** (self.num_failures - 1))
+        self.paused_until = self._clock() + (longest if isinstance(what, Refused) else pause_s)
+        self.status.state = "refused" if isinstance(what, Refused) else "waiting"
+
+    def _restart_client(self) -> bool:
+        """Whether to wait, since wandb's process has ended and its users have not all noticed."""
+        if self._client_died and not self._jobs:
+            for unit in self._units.values():
+                unit.run = None
+            self._runs.restart()
+            self._client_died = False
+        return self._client_died
+
+    def _report(self, look: Look) -> None:
+        steps = [unit.step for unit in self._units.values()]
+        if not self.num_failures and not self._client_died:
+            self.status.state = "sending"
+            if not steps.count("given up"):
+                self.status.problem = ""
+        self.status.url = self._runs.url or self.status.url
+        self.status.finished = len(look.finished)
+        self.status.confirmed = sum(self._units[key].step == "done" for key in look.finished)
+        self.status.live = sum(unit.run is not None for unit in self._units.values())
+        self.status.given_up = steps.count("given up")
+
+    def end(self) -> None:
+        """Close what is still open; units under way are marked as going on later."""
+        for unit in self._units.values():
+            if unit.run is not None and not self.num_failures:
+                with suppress(Exception):
+                    unit.run.interrupt()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._runs.close()
+        self.status.state, self.status.live = "ended", 0

@@ -1,0 +1,121 @@
+"""Runs a sink until there is nothing left to send, or no time."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sweep.errors import SweepError
+from sweep.lease import Holding, Lease, Leases, Watch
+from sweep.plan import Plan
+from sweep.store import Store
+from sweep.tracking.book import Book
+from sweep.tracking.budget import Budget
+from sweep.tracking.ledger import Ledger
+from sweep.tracking.offline import OfflineRuns
+from sweep.tracking.online import OnlineRuns
+from sweep.tracking.runs import Runs
+from sweep.tracking.settings import TrackingConfig
+from sweep.tracking.sink import Sink
+from sweep.tracking.status import FOLDER, TrackingStatus
+
+TURN_S = 1.0
+_WRITE_EVERY_S = 2.0
+_TAKEOVER_S = 30.0  # of a stream whose machine shows no life any more
+_UNLIMITED = float("inf")
+
+
+def make_sink(
+    plan: Plan, store: Store, run_folder: Path, config: TrackingConfig, mode: str
+) -> Sink:
+    """A sink for a run, online or offline."""
+    runs: Runs
+    target: tuple[str, ...]
+    if mode == "offline":
+        runs, target = OfflineRuns(plan, config, run_folder), ("offline", config.project)
+        per_minute = _UNLIMITED
+    else:
+        server = os.environ.get("WANDB_BASE_URL", "")
+        entity = config.entity or os.environ.get("WANDB_ENTITY", "")
+        runs, target = OnlineRuns(plan, config), (server, entity, config.project, plan.name)
+        per_minute = config.requests_per_minute
+    sink = Sink(
+        Ledger(plan, store, run_folder),
+        runs,
+        Book(run_folder, *target),
+        Budget(per_minute),
+        # Files are written once a unit is finished: nobody watches them grow.
+        config.open_runs if mode == "online" else 0,
+    )
+    sink.status.mode = mode
+    return sink
+
+
+def stream(
+    sink: Sink,
+    run_folder: Path,
+    time_to_end: Callable[[], float | None],
+    on_turn: Callable[[TrackingStatus], None] = lambda status: None,
+    max_failures: int | None = None,
+) -> None:
+    """Turn the sink until it is to end and nothing is left, or the time is over.
+
+    Args:
+        time_to_end: None while the sweep goes on; then the seconds that are left for what is not
+            sent yet.
+        max_failures: of the connection, in a row, after which to end; None is to go on for ever,
+            and a refusal is one too many.
+    """
+    deadline: float | None = None
+    written = 0.0
+    try:
+        while True:
+            is_something_left = sink.turn()
+            on_turn(sink.status)
+            now = time.monotonic()
+            if now - written >= _WRITE_EVERY_S:
+                written = now
+                sink.status.write(run_folder)
+            refusals = sink.num_failures if sink.status.state != "refused" else max_failures
+            if max_failures is not None and (refusals or 0) >= max_failures:
+                return
+            seconds = time_to_end() if deadline is None else None
+            if seconds is not None:
+                sink.is_ending, deadline = True, now + seconds
+                continue
+            if deadline is not None and (
+                not is_something_left or now >= deadline or sink.paused_until > deadline
+            ):
+                return
+            time.sleep(TURN_S / 5 if is_something_left else TURN_S)
+    finally:
+        sink.end()
+        sink.status.write(run_folder)
+
+
+def only_stream(
+    run_folder: Path, mode: str, wait: Callable[[], bool]
+) -> AbstractContextManager[Lease] | None:
+    """The lease of a run's stream; several would send the same rows at the same time.
+
+    Args:
+        wait: asked about once a second while another has it; False is to give up.
+
+    Returns:
+        The lease, or None if `wait` gave up.
+
+    Raises:
+        SweepError: the folder cannot be written.
+    """
+    leases = Leases(run_folder / FOLDER / "leases")
+    watch, stale = Watch(leases, _TAKEOVER_S), None
+    try:
+        while (lease := leases.acquire(mode, stale)) is None:
+            holding, sign = watch.look(mode)
+            stale = sign if holding is Holding.STALE else None
+            if not wait():
+                return None
+    except OSError as error:
+        raise SweepError(f"{run_folder}: cannot be written ({error.strerror})") from error
+    return lease

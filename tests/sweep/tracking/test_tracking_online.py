@@ -1,0 +1,187 @@
+"""The stream with wandb's own client, against a server on loopback."""
+
+import threading
+from collections.abc import Callable
+
+import psutil
+import pytest
+from made_up_ledger import (
+    MadeUpLedger,
+    end,
+    kill,
+    same,
+    streaming,
+    wait_until,
+    without_own_columns,
+)
+from wandb_stand_in import Request, StandIn
+
+from sweep.plan import PlannedUnit
+from sweep.tracking.content import summary_of, sweep_tag, tags_of
+from sweep.tracking.status import read_status
+
+
+def assert_arrived(server: StandIn, made_up: MadeUpLedger, unit: PlannedUnit) -> None:
+    """The server has a unit whole, and every row of it once."""
+    run = server.runs[unit.key]
+    expected = made_up.rows(unit)
+    assert len(run.history) == len(expected)
+    for found, row in zip(run.history, expected, strict=True):
+        assert same(without_own_columns(found), row)
+    assert [row["_step"] for row in run.history] == list(range(len(expected)))
+    assert set(run.writes.values()) <= {1}
+    record = made_up.ledger.record(unit.key)
+    for name, value in summary_of(record).items():
+        assert run.summary[name] == pytest.approx(value), name
+    assert run.exit_code == 0
+    config = {name: entry["value"] for name, entry in run.config.items()}
+    assert config["spec"] == record["spec"]
+    assert config["provenance"]["commit"] == "c0ffee"
+    assert (config["dataset"], config["forget_ratio"]) == (unit.dataset, unit.forget_ratio)
+    assert (run.group, run.job_type, run.display_name) == ("tiny", unit.kind, unit.label)
+    assert run.tags == tags_of(made_up.plan, unit)
+
+
+def test_rows_arrive_while_a_unit_is_computed_and_each_once(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    (original,) = made_up.units("original")
+    two_stage, failing, *_ = made_up.units("two_stage")
+    with streaming(made_up, **server.environment()) as process:
+        with made_up.computing(original) as unit:
+            unit.train("original", 5)
+            # The client sends what it has when a run begins, and then every 15 s.
+            wait_until(lambda: original.key in server.runs, "the run is there while it is computed")
+            assert server.runs[original.key].exit_code is None
+            wait_until(lambda: status_of(made_up)["live"] == 1, "the status says so")
+            unit.train("original", 5)
+        made_up.finish(two_stage)
+        made_up.fail(failing, "the disk is on fire")
+        assert end(process) == 0
+    assert_arrived(server, made_up, original)
+    assert_arrived(server, made_up, two_stage)
+    failed = server.runs[failing.key]
+    assert failed.exit_code == 1
+    assert failed.summary["cause"] == "the disk is on fire"
+    status = status_of(made_up)
+    assert (status["confirmed"], status["finished"], status["state"]) == (2, 2, "ended")
+    assert status["url"] == f"{server.url}/lab/usweep"
+
+
+def status_of(made_up: MadeUpLedger) -> dict[str, object]:
+    status = read_status(made_up.run_folder)
+    return {"live": 0} if status is None else vars(status)
+
+
+def test_after_a_kill_in_the_middle_the_server_has_every_step_once(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    units = list(made_up.plan.units.values())
+    server.delay_s = 0.05
+    for unit in units[:4]:
+        made_up.finish(unit, 40)
+    with made_up.computing(units[4]) as under_way:
+        under_way.train(units[4].kind.replace("two_stage", "neutralized"), 30)
+        with streaming(made_up, **server.environment()) as process:
+            wait_until(lambda: server.counts()["file_stream"] >= 3, "something was sent")
+            kill(process)
+        half = {name: len(run.lines) for name, run in server.runs.items()}
+        under_way.train(units[4].kind.replace("two_stage", "neutralized"), 30)
+    for unit in units[5:]:
+        made_up.finish(unit, 40)
+    server.delay_s = 0.0
+    with streaming(made_up, **server.environment()) as process:
+        assert end(process, 60) == 0
+    assert half, "the kill came before anything was sent"
+    for unit in units:
+        assert_arrived(server, made_up, unit)
+    # Once more: nothing is left to say.
+    server.requests.clear()
+    with streaming(made_up, **server.environment()) as process:
+        assert end(process) == 0
+    assert server.requests == []
+
+
+Refusal = Callable[[Request], bool]
+
+
+@pytest.mark.parametrize(
+    ("status", "concerns"),
+    [
+        pytest.param(429, lambda request: True, id="429 everywhere", marks=pytest.mark.slow),
+        pytest.param(429, lambda request: request.kind == "file_stream", id="429 of the stream"),
+        pytest.param(500, lambda request: request.kind == "UpsertBucket", id="500 at the start"),
+        pytest.param(404, lambda request: request.kind == "file_stream", id="404 of the stream"),
+    ],
+)
+def test_what_was_refused_for_a_while_arrives_once(
+    status: int, concerns: Refusal, made_up: MadeUpLedger, server: StandIn
+) -> None:
+    left = [4]
+    lock = threading.Lock()
+
+    def refuse_a_few(request: Request) -> int | None:
+        with lock:
+            if left[0] == 0 or not concerns(request):
+                return None
+            left[0] -= 1
+        return status
+
+    server.misbehave = refuse_a_few
+    made_up.finish_all()
+    with streaming(made_up, **server.environment()) as process:
+        assert end(process, 90) == 0
+    assert left == [0]
+    for unit in made_up.plan.units.values():
+        assert_arrived(server, made_up, unit)
+
+
+def test_a_server_that_never_answers_is_given_up_in_time_and_loses_nothing(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    server.hangs.set()
+    made_up.finish_all()
+    with streaming(made_up, **server.environment()) as process:
+        wait_until(lambda: len(server.requests) > 0, "it was asked")
+        assert end(process, 2) in (0, 1)
+    server.hangs.clear()
+    status = read_status(made_up.run_folder)
+    assert status is not None and status.confirmed == 0
+    with streaming(made_up, **server.environment()) as process:
+        assert end(process, 60) == 0
+    for unit in made_up.plan.units.values():
+        assert_arrived(server, made_up, unit)
+
+
+def test_a_killed_process_of_wandbs_is_replaced(made_up: MadeUpLedger, server: StandIn) -> None:
+    (original,) = made_up.units("original")
+    with streaming(made_up, **server.environment()) as process:
+        with made_up.computing(original) as unit:
+            unit.train("original", 3)
+            wait_until(lambda: original.key in server.runs, "the run is there")
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            unit.train("original", 3)
+        for other in made_up.units("scratch"):
+            made_up.finish(other)
+        assert end(process, 90) == 0
+    for unit_ in (original, *made_up.units("scratch")):
+        assert_arrived(server, made_up, unit_)
+
+
+def test_a_sweep_that_shares_a_unit_adds_its_tag_and_sends_no_row_again(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    (original,) = made_up.units("original")
+    made_up.finish(original)
+    with streaming(made_up, **server.environment()) as process:
+        assert end(process) == 0
+    made_up.config.sweep.name = "another"
+    plan = made_up.plan.__class__("another", made_up.plan.datasets, made_up.plan.units)
+    another = MadeUpLedger(made_up.config, plan)
+    with streaming(another, **server.environment()) as process:
+        assert end(process) == 0
+    run = server.runs[original.key]
+    assert {sweep_tag("tiny"), sweep_tag("another")} <= set(run.tags)
+    assert run.group == "tiny"
+    assert set(run.writes.values()) == {1}
