@@ -35,6 +35,7 @@ COLUMNS = (
     *(f"summary:{name}" for name in TRIAL_RESULTS),
     f"summary:{accuracy_key('scratch', 'test')}",
 )
+_NODE_UNITS = {"_percent": "%", "_w": "W", "_c": "°C"}  # by how the names end
 _HALF, _THIRD, _WHOLE = (12, 8), (8, 6), (24, 12)  # width and height; a report is 24 wide
 _MAX_LINES = 100
 
@@ -121,16 +122,19 @@ def bars(title: str, name: str, groupby: str) -> Any:
     )
 
 
-def nodes() -> Any:
-    """What the machines of the runs were doing, whatever of it was measured."""
-    return library().reports.LinePlot(
-        title="nodes",
-        x="Step",
-        metric_regex=f"^{NODE}/",
-        smoothing_type="none",
-        max_runs_to_show=_MAX_LINES,
-        layout=_layout(*_WHOLE),
-    )
+def nodes() -> list[Any]:
+    """What the machines of the runs were doing, by unit of measure, whatever was measured."""
+    return [
+        library().reports.LinePlot(
+            title=f"nodes, {unit}",
+            x="Step",
+            metric_regex=f"^{NODE}/.*{suffix}$",
+            smoothing_type="none",
+            max_runs_to_show=_MAX_LINES,
+            layout=_layout(*_THIRD),
+        )
+        for suffix, unit in _NODE_UNITS.items()
+    ]
 
 
 def all_trials() -> Any:

@@ -21,7 +21,7 @@ from sweep.report import ReportSummary
 from sweep.secrets import redact
 from sweep.tracking.publisher import NO_ANSWER, NO_KEY, NO_NETWORK
 from sweep.tracking.report_spec import report_spec
-from sweep.tracking.target import Target, read_target
+from sweep.tracking.settings import TrackingConfig, read_tracking
 from sweep.tracking.workspace_spec import workspace_spec
 
 REPORT_FILE, VIEW_FILE = "wandb_report.json", "wandb_workspace.json"  # in the report's folder
@@ -119,15 +119,16 @@ def publish_report(
         publisher: takes a job and a timeout and returns what `run_publisher` returns.
 
     Raises:
-        ConfigError: the run's configuration is damaged.
+        SweepError: the run's configuration is damaged.
         OSError: the run's folder cannot be written.
     """
-    target = read_target(run_folder)
+    tracking = read_tracking(run_folder)
     report, view = summary.folder / REPORT_FILE, summary.folder / VIEW_FILE
-    write_atomically(report, report_spec(sweep, summary, target))
-    write_atomically(view, workspace_spec(sweep, target))
+    write_atomically(report, report_spec(sweep, summary, tracking))
+    write_atomically(view, workspace_spec(sweep, tracking))
     state = _read_state(run_folder)
-    job = {"report": str(report), "view": str(view), **vars(target), "before": state}
+    where = {"project": tracking.project, "entity": tracking.entity}
+    job = {"report": str(report), "view": str(view), **where, "before": state}
     said = publisher(job, timeout_s)
     found = _merged(state, said)
     if found != state:
@@ -137,14 +138,14 @@ def publish_report(
         command = f"usweep report {shlex.quote(str(run_folder))} --wandb"
         first = _FIRST.get(said["problem"], _FIRST.get(said["status"], ""))
         lines.append(
-            f"{one_line(redact(_words(said, target, timeout_s)))}. Specification written to "
+            f"{one_line(redact(_words(said, tracking, timeout_s)))}. Specification written to "
             f"{report} and {view.name}; publish it with: {first}{command}"
         )
     is_refused = "problem" in said and said["problem"] not in (NO_KEY, NO_NETWORK, OFFLINE)
     return Published(tuple(lines), is_refused)
 
 
-def _words(said: Content, target: Target, timeout_s: float) -> str:
+def _words(said: Content, tracking: TrackingConfig, timeout_s: float) -> str:
     """What kept the report from being published."""
     kind, status = said["problem"], said["status"]
     if kind == NO_KEY:
@@ -156,8 +157,8 @@ def _words(said: Content, target: Target, timeout_s: float) -> str:
     if kind == NO_ANSWER:
         return f"{_SERVICE} did not answer in time (at most {timeout_s:g} s); try again later"
     if status in _STATUS_WORDS:
-        whose = said.get("entity") or target.entity
-        place = f"project {target.project}" + (f" of {whose}" if whose else "")
+        whose = said.get("entity") or tracking.entity
+        place = f"project {tracking.project}" + (f" of {whose}" if whose else "")
         return f"{_SERVICE} {_STATUS_WORDS[status].format(place=place)}"
     if status is not None and status >= 500:
         return f"{_SERVICE} is in trouble ({status}); try again later"

@@ -10,7 +10,7 @@ from sweep.report.render import claims_markdown, markdown_grid, table_markdown
 from sweep.tracking import panels
 from sweep.tracking.content import dataset_tag, sweep_tag
 from sweep.tracking.library import library, title, to_text
-from sweep.tracking.target import Target
+from sweep.tracking.settings import TrackingConfig
 
 if TYPE_CHECKING:
     from sweep.report import ReportSummary
@@ -23,17 +23,17 @@ _INTRODUCTION = (
 _FIGURE_2_STATES = ("retrained", "scratch")
 
 
-def report_spec(sweep: str, summary: "ReportSummary", target: Target) -> str:
+def report_spec(sweep: str, summary: "ReportSummary", tracking: TrackingConfig) -> str:
     """The report as JSON; made without a network.
 
     Args:
         sweep: its name.
         summary: what its report in the run's folder says.
     """
-    return to_text(_report(sweep, summary, target)._to_model())
+    return to_text(_report(sweep, summary, tracking)._to_model())
 
 
-def _report(sweep: str, summary: "ReportSummary", target: Target) -> Any:
+def _report(sweep: str, summary: "ReportSummary", tracking: TrackingConfig) -> Any:
     wr = library().reports
     state = [[name.replace("_", " "), str(count)] for name, count in summary.units.items()]
     blocks = [
@@ -50,11 +50,11 @@ def _report(sweep: str, summary: "ReportSummary", target: Target) -> Any:
         wr.H1("All trials"),
         panels.grid([_runs(sweep, "two_stage")], [panels.all_trials()]),
         wr.H1("Nodes"),
-        panels.grid([_runs(sweep, None)], [panels.nodes()]),
+        panels.grid([_runs(sweep, None)], panels.nodes()),
     ]
     return wr.Report(
-        project=target.project,
-        entity=target.entity or "",  # without one, the library would ask the server
+        project=tracking.project,
+        entity=tracking.entity or "",  # without one, the library would ask the server
         title=title(sweep),
         description=_DESCRIPTION,
         blocks=blocks,

@@ -5,7 +5,7 @@ from typing import Any
 from sweep.tracking import panels
 from sweep.tracking.content import accuracy_key, sweep_tag
 from sweep.tracking.library import library, title, to_text
-from sweep.tracking.target import Target
+from sweep.tracking.settings import TrackingConfig
 
 _SECTIONS = {
     "Original": "original",
@@ -16,26 +16,26 @@ _SECTIONS = {
 _MAX_RUNS = 100  # in a chart
 
 
-def workspace_spec(sweep: str, target: Target) -> str:
+def workspace_spec(sweep: str, tracking: TrackingConfig) -> str:
     """The view as JSON; made without a network."""
-    return to_text(_workspace(sweep, target)._to_model())
+    return to_text(_workspace(sweep, tracking)._to_model())
 
 
-def _workspace(sweep: str, target: Target) -> Any:
+def _workspace(sweep: str, tracking: TrackingConfig) -> Any:
     ws = library().workspaces
     from wandb_workspaces import expr
 
     by_stage = [ws.Section(name, _of_stage(state), True) for name, state in _SECTIONS.items()]
     return ws.Workspace(
-        entity=target.entity or "",
-        project=target.project,
+        entity=tracking.entity or "",
+        project=tracking.project,
         name=title(sweep),
         sections=[
             ws.Section("All trials", [panels.all_trials()], True),
             *by_stage,
             ws.Section("Forgetting by stage", panels.forgetting(), True),
             ws.Section("Cost", panels.cost()),
-            ws.Section("Nodes", [panels.nodes()]),
+            ws.Section("Nodes", panels.nodes()),
         ],
         settings=ws.WorkspaceSettings(max_runs=_MAX_RUNS),
         runset_settings=ws.RunsetSettings(

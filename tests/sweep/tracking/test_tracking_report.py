@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from tracked_sweep import made_up, reported, small_sweep
 
+from sweep.node_usage import measure
 from sweep.plan import Plan
 from sweep.report import ReportSummary
 from sweep.tracking import content, panels
 from sweep.tracking.library import library, literal, title
 from sweep.tracking.publisher import report_of
 from sweep.tracking.report_spec import report_spec
-from sweep.tracking.target import Target, read_target
+from sweep.tracking.settings import TrackingConfig
 from sweep.tracking.workspace_spec import workspace_spec
 from unlearning.config import (
     ModelConfig,
@@ -25,10 +26,9 @@ from unlearning.config import (
     TrainingConfig,
     TrialSettings,
 )
-from unlearning.errors import ConfigError
 from unlearning.trial import load_dataset, run_trial
 
-TARGET = Target("unlearn", "lab")
+TRACKING = TrackingConfig(project="unlearn", entity="lab")
 HOSTILE = 'a\' or 1<=2 = "x" | <b>bold</b> [l](http://e.x) \\ é'
 Json = dict[str, Any]
 
@@ -42,12 +42,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, ReportSumm
 @pytest.fixture(scope="module")
 def report(finished: tuple[Plan, ReportSummary, Path]) -> Json:
     plan, summary, _ = finished
-    return dict(json.loads(report_spec(plan.name, summary, TARGET)))
+    return dict(json.loads(report_spec(plan.name, summary, TRACKING)))
 
 
 @pytest.fixture(scope="module")
 def view() -> Json:
-    return dict(json.loads(workspace_spec("made-up", TARGET)))
+    return dict(json.loads(workspace_spec("made-up", TRACKING)))
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,13 @@ def test_groups_and_columns_are_what_runs_have(
     assert all(name in names[where] for where, name in found)
 
 
-def test_nodes_are_shown_whatever_is_measured_of_them(report: Json, view: Json) -> None:
-    row = content.history_row({"state": "scratch", "epoch": 1}, {"gpu_share": 0.5})
+def test_each_measure_of_a_node_is_in_one_chart(report: Json, view: Json) -> None:
+    gpu = ("gpu_percent", "gpu_memory_percent", "gpu_power_w", "gpu_temperature_c")
+    usage = measure() | dict.fromkeys(gpu, 1.0)
+    names = content.history_row({"state": "scratch", "epoch": 1, "loss": 1.0}, usage)
     for spec in (report, view):
-        pattern = next(parts(spec, "metricRegex"))
-        assert [name for name in row if re.search(pattern, name)] == ["node/gpu_share"]
+        found = [n for chart in parts(spec, "metricRegex") for n in names if re.search(chart, n)]
+        assert sorted(found) == sorted(f"node/{name}" for name in usage)
 
 
 def test_run_sets_are_the_sweeps_units_of_one_kind_and_data_set(
@@ -183,7 +185,7 @@ def test_the_reports_parts_in_order(report: Json) -> None:
         *("Forgetting by stage", "Cost", "All trials", "Nodes"),
     ]
     grids = [b for b in blocks if b["type"] == "panel-grid"]
-    assert [len(list(charts({"spec": g}))) for g in grids] == [2, 2, 4, 4, 5, 5, 5, 5, 1, 1]
+    assert [len(list(charts({"spec": g}))) for g in grids] == [2, 2, 4, 4, 5, 5, 5, 5, 1, 3]
 
 
 def test_figure_2_has_one_scale_for_both_models(report: Json) -> None:
@@ -224,8 +226,8 @@ def test_the_same_results_give_the_same_bytes(
     finished: tuple[Plan, ReportSummary, Path], report: Json
 ) -> None:
     plan, summary, _ = finished
-    assert json.loads(report_spec(plan.name, summary, TARGET)) == report
-    assert workspace_spec("s", TARGET) == workspace_spec("s", TARGET)
+    assert json.loads(report_spec(plan.name, summary, TRACKING)) == report
+    assert workspace_spec("s", TRACKING) == workspace_spec("s", TRACKING)
     ids = [*parts(report, "__id__"), *(s["id"] for f in parts(report, "runSets") for s in f)]
     assert len(ids) == len(set(ids)) > 40
 
@@ -247,33 +249,12 @@ def test_markup_in_names_stays_text(report: Json) -> None:
 def test_a_title_is_short_and_plain(name: str) -> None:
     assert len(title(name)) <= 128 and title(name).isprintable()
     assert library().workspaces.Workspace(entity="", project="p", name=title(name))
-    workspace_spec(name, TARGET)
+    workspace_spec(name, TRACKING)
 
 
 def test_a_sweep_of_which_nothing_is_finished_has_a_report(tmp_path: Path) -> None:
     plan, summary, _ = reported(tmp_path, made_up.MadeUpSweep({"new": ("arrays", None)}))
-    report = json.loads(report_spec(plan.name, summary, Target()))
+    report = json.loads(report_spec(plan.name, summary, TrackingConfig()))
     assert report["project"] == {"name": "usweep", "entityName": ""}
     figure = [c["config"] for c in charts(report) if c["viewType"] == "Scatter Plot"]
     assert figure and not any("yAxisMin" in c for c in figure)
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("output: {}", Target()),
-        ("tracking: {mode: auto, project: mine, entity: null}", Target("mine", None)),
-        ("tracking: {project: mine, entity: lab}", Target("mine", "lab")),
-        ("tracking:", Target()),
-    ],
-)
-def test_the_configuration_says_where(tmp_path: Path, text: str, target: Target) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    assert read_target(tmp_path) == target
-
-
-@pytest.mark.parametrize("text", ["[]", "tracking: [1]", "tracking: {project: 1}", "a: ["])
-def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
-        read_target(tmp_path)
