@@ -32,6 +32,7 @@ from sweep.exit_codes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED_UNITS,
     EXIT_INTERRUPTED,
+    EXIT_NOT_PUBLISHED,
     EXIT_NOT_TRACKED,
     EXIT_NOT_VERIFIED,
 )
@@ -122,8 +123,17 @@ def status(
 
 
 @app.command()
-def report(run_folder: Run) -> None:
-    """Write tables, claims and figures of a run, also of a partial one."""
+def report(
+    run_folder: Run,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Also publish it in Weights & Biases.")
+    ] = False,
+) -> None:
+    """Write tables, claims and figures of a run, also of a partial one.
+
+    With --wandb, the same command again renews what it published before. Without a key or a
+    network it writes what would be published, which is no failure; exit code 1 if a server refuses.
+    """
     from sweep.errors import one_line
     from sweep.overview import open_run
     from sweep.report import write_report
@@ -133,6 +143,14 @@ def report(run_folder: Run) -> None:
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
     out.print(one_line(f"{parts}; report: {summary.folder}"))
+    if wandb:
+        from sweep.tracking.publish import publish_report
+
+        published = publish_report(plan.name, summary, run_folder)
+        for line in published.lines:
+            out.print(one_line(line))
+        if published.is_refused:
+            raise typer.Exit(EXIT_NOT_PUBLISHED)
 
 
 @app.command()

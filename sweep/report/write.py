@@ -11,8 +11,8 @@ import pandas as pd
 from sweep.failures import read_failures
 from sweep.files import write_atomically
 from sweep.report.accuracy_tables import report_tables
-from sweep.report.aggregate import OUTCOMES, outcome_counts, results_frame, results_of
-from sweep.report.cells import OUTCOME_WORDS
+from sweep.report.aggregate import OUTCOMES, Results, outcome_counts, results_frame, results_of
+from sweep.report.cells import OUTCOME_WORDS, Table
 from sweep.report.claims import Claim, answer_claims
 from sweep.report.figures import figure2
 from sweep.report.render import (
@@ -42,6 +42,9 @@ class ReportSummary:
     folder: Path
     units: Mapping[str, int]  # by outcome: done, not_converged, failed, blocked, missing, damaged
     verdicts: Mapping[int, str]  # by the number of the claim
+    results: Results
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
 
 
 def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummary:
@@ -70,7 +73,8 @@ def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummar
     for name, content in files.items():
         write_atomically(run_folder / FOLDER / name, content)
     verdicts = {claim.number: claim.verdict for claim in claims}
-    return ReportSummary(run_folder / FOLDER, outcome_counts(frame), verdicts)
+    counts = outcome_counts(frame)
+    return ReportSummary(run_folder / FOLDER, counts, verdicts, results, tables, claims)
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -119,7 +119,7 @@ def config_of_record(record: Mapping[str, Any]) -> Row:
 def tags_of(plan: Plan, unit: PlannedUnit) -> list[str]:
     """The sweep and the unit's place on each axis, for filters by a click."""
     seeds = unit.seeds
-    tags = [sweep_tag(plan.name), f"data:{unit.dataset}"]
+    tags = [sweep_tag(plan.name), dataset_tag(unit.dataset)]
     if unit.forget_ratio is not None:
         tags.append(f"forget:{100 * unit.forget_ratio:g}%")
     if unit.strategy is not None:
@@ -134,3 +134,8 @@ def tags_of(plan: Plan, unit: PlannedUnit) -> list[str]:
 def sweep_tag(name: str) -> str:
     """The tag of all units of a sweep; a unit that several sweeps share has one of each."""
     return f"sweep:{name}"[:MAX_TAG]
+
+
+def dataset_tag(name: str) -> str:
+    """The tag of all units of a data set."""
+    return f"data:{name}"[:MAX_TAG]

@@ -389,6 +389,27 @@ def test_keys_of_the_environment_and_of_netrc_are_hidden(
     assert redact(f"{KEY} from-the-environment") == "[redacted] [redacted]"
 
 
+@pytest.mark.parametrize("host", ["api.forge.coreweave.com", "wandb.lab.example:8443"])
+def test_a_key_is_known_by_the_servers_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text(f"machine {host} login user password {KEY}\n")
+    assert redact(KEY) == "[redacted]"
+
+
+def test_a_key_of_a_labs_own_server_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://tracking.example:8443")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    netrc = f"machine tracking.example:8443 login user password {KEY}\n"
+    (tmp_path / "netrc").write_text(netrc + "machine example.org login user password other-one\n")
+    assert redact(f"{KEY} other-one") == "[redacted] other-one"
+
+
 @pytest.mark.parametrize("key", ["", "a", " "])
 def test_what_is_no_key_hides_nothing(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
