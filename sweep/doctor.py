@@ -41,7 +41,6 @@ from sweep.errors import one_line
 from sweep.secrets import netrc_path, source_of_key
 
 DISTRIBUTION = "usweep"
-_WANDB = "https://api.wandb.ai"
 _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 _ANSWER_S = 3.0
 _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "red", Status.SKIPPED: ""}
@@ -138,7 +137,7 @@ def check_key() -> Result:
     source = source_of_key()
     how = f", WANDB_MODE={mode}" if mode else ""
     if source is None:
-        return Result(Status.SKIPPED, f"no key: nothing is sent{how}", "to send: wandb login")
+        return Result(Status.SKIPPED, f"no key: written to files{how}", "to send: wandb login")
     path = Path(netrc_path())
     if source == str(path) and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return warning(f"others can read the key in {path}", f"chmod 600 {path}")
@@ -151,7 +150,11 @@ def check_host() -> Result:
         raise Skip("WANDB_MODE says not to connect")
     if source_of_key() is None:
         raise Skip("not asked without a key")
-    base = os.environ.get("WANDB_BASE_URL") or _WANDB
+    base = os.environ.get("WANDB_BASE_URL", "")
+    if not base:
+        import wandb
+
+        base = wandb.Settings().base_url
     proxy = getproxies().get(urlsplit(base).scheme)
     through = urlsplit(proxy or base)
     if not through.hostname:
@@ -161,7 +164,7 @@ def check_host() -> Result:
     where = f"{through.hostname}:{port}" + (" (a proxy)" if proxy else "")
     if reason is None:
         return ok(f"{where} is reached")
-    advice = "set WANDB_MODE=offline and send later from where there is a network: wandb sync"
+    advice = "the sweep runs all the same; from where there is a network: usweep track RUN --follow"
     return warning(f"{where} is not reached within {_ANSWER_S:.0f} s: {reason}", advice)
 
 

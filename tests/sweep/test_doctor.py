@@ -111,7 +111,7 @@ def test_a_server_that_is_not_reached_is_a_warning(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     result = check_host()
-    assert result.status == "warning" and "WANDB_MODE=offline" in result.advice
+    assert result.status == "warning" and "usweep track RUN --follow" in result.advice
     monkeypatch.setenv("http_proxy", "http://127.0.0.2:1")
     assert "127.0.0.2:1 (a proxy)" in check_host().seen
     monkeypatch.setenv("WANDB_BASE_URL", "nonsense")

@@ -23,8 +23,9 @@ def sync(paths: list[Path], server: StandIn) -> None:
     wandb = Path(sys.executable).with_name("wandb")
     env = {k: v for k, v in os.environ.items() if k != "WANDB_MODE"} | server.environment()
     done = subprocess.run(
-        [wandb, "sync", *paths], capture_output=True, text=True, env=env, timeout=100
-    )
+        [wandb, "sync", *paths], capture_output=True, text=True, env=env, timeout=100,
+        cwd=paths[0].parent.parent,  # where it writes a log
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
