@@ -346,7 +346,7 @@ def test_a_worker_makes_nothing_that_is_world_writable(
     context = RunContext(plan, store.root, *roots, (), Provenance(None, None))
     key = next(iter(plan.units))
     assert attempt(context, Task(key))["state"] == "done"
-    assert len(list(store.folder("original", key).iterdir())) == 4
+    assert len(list(store.folder("original", key).iterdir())) >= 4
     assert set(world_writable(tmp_path)) == made_before
 
 
