@@ -14,7 +14,7 @@ from made_up_ledger import (
     wait_until,
     without_own_columns,
 )
-from wandb_stand_in import Request, StandIn
+from wandb_stand_in import KEY, Request, StandIn
 
 from sweep.plan import PlannedUnit
 from sweep.tracking.content import summary_of, sweep_tag, tags_of
@@ -66,6 +66,21 @@ def test_rows_arrive_while_a_unit_is_computed_and_each_once(
     status = status_of(made_up)
     assert (status["confirmed"], status["finished"], status["state"]) == (2, 2, "ended")
     assert status["url"] == f"{server.url}/lab/usweep"
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_the_key_is_in_no_file(mode: str, made_up: MadeUpLedger, server: StandIn) -> None:
+    (original,) = made_up.units("original")
+    made_up.finish(original)
+    with streaming(made_up, **server.environment() | {"WANDB_MODE": mode}) as process:
+        if mode == "online":  # a refusal is where a client might quote what it sent
+            server.misbehave = lambda request: 401
+            wait_until(lambda: status_of(made_up).get("state") == "refused", "it was refused")
+            server.misbehave = lambda request: None
+        assert end(process) == 0
+    files = [path for path in made_up.run_folder.parent.rglob("*") if path.is_file()]
+    assert any(path.name == "status.json" for path in files)
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
 def status_of(made_up: MadeUpLedger) -> dict[str, object]:
