@@ -226,6 +226,11 @@ def is_running(run_folder: Path) -> bool:
     return bool(_alive(run_folder))
 
 
+def running_units(run_folder: Path) -> set[str]:
+    """Keys of the units that this run computes now, and not another that shares its store."""
+    return {key for snapshot in _alive(run_folder) for key in snapshot.running_s}
+
+
 def _alive(run_folder: Path) -> list[Snapshot]:
     places = [run_folder, *sorted((run_folder / WORKERS_FOLDER).glob("*"))]
     last = [(place, read_progress(place)) for place in places]

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 
 class Budget:
-    """A bucket that fills evenly, and holds what a tenth of a minute brings."""
+    """A bucket that holds a tenth of a minute's requests, and in a minute fills with the rest.
+
+    So no minute has more than its number, whenever it begins.
+    """
 
     def __init__(
         self,
@@ -14,7 +17,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._per_s, self._clock, self._sleep = per_minute / 60, clock, sleep
+        self._per_s, self._clock, self._sleep = 0.9 * per_minute / 60, clock, sleep
         self._most = per_minute / 10
         self._left, self._filled = self._most, clock()
         self._lock = threading.Lock()

@@ -15,6 +15,7 @@ from typing import Any
 from sweep import node_usage
 from sweep.errors import DamagedError
 from sweep.failures import Failure, read_failures
+from sweep.overview import running_units
 from sweep.plan import KINDS, Plan
 from sweep.store import METRICS, Record, Store
 from sweep.tracking.content import Row, history_row
@@ -27,7 +28,7 @@ class Look:
     """A sweep at one moment, by unit key."""
 
     finished: frozenset[str]
-    building: Mapping[str, Path]  # the folder of each unit under way
+    building: Mapping[str, Path]  # the folder of each unit that this very run computes
     failures: Mapping[str, Failure]
 
 
@@ -42,10 +43,9 @@ class Ledger:
         held = {kind: self._store.keys(kind) for kind in KINDS}
         units = self.plan.units
         finished = frozenset(key for key, unit in units.items() if key in held[unit.kind])
-        building = {}
-        for key, folder in self._under_way():
-            if key in units and key not in finished:
-                building[key] = folder
+        # What another sweep computes in this store is for its own stream to show.
+        mine = (running_units(self._run_folder) & units.keys()) - finished
+        building = {key: folder for key, folder in self._under_way() if key in mine}
         failures = {
             key: failure
             for key, failure in read_failures(self._run_folder).items()
@@ -76,6 +76,15 @@ class Ledger:
         if METRICS in record["files"]:
             self._store.checked_file(kind, key, METRICS)
         return record
+
+    def sign(self, folder: Path) -> tuple[int, ...]:
+        """Something that is another once a unit's history has changed.
+
+        Raises:
+            FileNotFoundError: the unit has moved on.
+        """
+        found = (folder / METRICS).stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def rows(self, folder: Path, start: int = 0) -> list[Row]:
         """Rows of a unit's history from number `start` on, with what its machine was doing.

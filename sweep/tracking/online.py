@@ -17,7 +17,7 @@ from sweep.tracking.errors import Refused
 from sweep.tracking.runs import Arrived, Recording
 from sweep.tracking.settings import TrackingConfig
 
-REQUESTS_A_RUN = 6  # counted with wandb 0.31: start, upserts, first and last part of the stream
+REQUESTS_A_RUN = 7  # at most, counted with wandb 0.31: start, upserts, two parts of the stream
 TRANSMIT_EVERY_S = 15.0  # of each open run
 _INIT_TIMEOUT_S = 20.0
 # wandb's own would retry for hours, and nothing here would know; the sink tries again itself.

@@ -3,22 +3,23 @@
 Each unit goes through these steps, of which a few at a time are in threads:
 
     follow   it is being computed, and its run is open and gets its rows
-    send     it is finished (or failed), and its run gets the rest and is closed
-    ask      everything was sent: the server is asked what arrived
-    done     everything arrived, which the book remembers
+    ask      it is finished: the server is asked what it has of it
+    send     something is missing, or it failed: its run gets the rest and is closed; then ask again
+    done     everything is there, which the book remembers
 
-What did not arrive is sent again, up to three times. Nothing here is known to the trials.
+What did not arrive is sent again, up to three times. A unit that another sweep has just computed is
+left to that one's stream for a while: two that send the same rows would send them twice.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sweep.errors import DamagedError
+from sweep.store import Record
 from sweep.tracking.book import Book
 from sweep.tracking.budget import Budget
 from sweep.tracking.content import tags_of
@@ -31,6 +32,7 @@ from sweep.tracking.status import TrackingStatus
 AT_ONCE = 4  # threads; wandb's client waits for the server in most of its calls
 ASK_AT_ONCE = 100  # units in one question
 ASK_EVERY_S = 20.0
+LEAVE_TO_OTHERS_S = 120.0
 MAX_SENDS = 3
 PAUSE_FIRST_S, PAUSE_MAX_S = 5.0, 300.0
 
@@ -43,6 +45,9 @@ class Tracked:
     run: OpenRun | None = None
     num_sends: int = 0
     known: Arrived | None = None  # what the server said it has
+    first_asked: float | None = None
+    ask_after: float = 0.0
+    seen: object = None  # of the history's file, when its rows were sent
 
 
 class Sink:
@@ -63,8 +68,7 @@ class Sink:
         for key in self._units.keys() & book.confirmed:
             self._units[key].step = "done"
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="tracking")
-        self._jobs: dict[Future[Any], tuple[str, ...]] = {}  # and the units that each is about
-        self._is_first_look = True
+        self._jobs: dict[Future[bool], tuple[str, ...]] = {}  # and the units that each is about
         self._asked_at = self._looked_at = clock()
         self.paused_until = 0.0
         self._client_died = False
@@ -88,15 +92,14 @@ class Sink:
         for key in look.finished:
             unit = self._units[key]
             if unit.step in ("new", "follow", "failed"):
-                # What was finished before may have been sent before: ask first, it costs little.
-                unit.step = "ask" if self._is_first_look else "send"
+                # Without a run of its own here it may have been sent before, or by somebody else.
+                unit.step = "ask" if unit.run is None else "send"
         for key in look.failures:
             if self._units[key].step in ("new", "follow"):
                 self._units[key].step = "send"
         for key in look.building:
             if self._units[key].step in ("new", "failed"):
                 self._units[key].step = "follow"
-        self._is_first_look = False
         now = self._clock()
         num_open = sum(unit.run is not None for unit in self._units.values())
         self._budget.spend(num_open * (now - self._looked_at) / TRANSMIT_EVERY_S)
@@ -104,9 +107,13 @@ class Sink:
 
     def _idle(self, step: str) -> list[str]:
         busy = {key for keys in self._jobs.values() for key in keys}
-        return [key for key, unit in self._units.items() if unit.step == step and key not in busy]
+        return [
+            key
+            for key, unit in self._units.items()
+            if unit.step == step and key not in busy and unit.ask_after <= self._clock()
+        ]
 
-    def _submit(self, job: Callable[..., Any], keys: Iterable[str], *arguments: Any) -> None:
+    def _submit(self, job: Callable[..., bool], keys: Iterable[str], *arguments: object) -> None:
         names = tuple(keys)
         self._jobs[self._pool.submit(job, names, *arguments)] = names
 
@@ -128,47 +135,59 @@ class Sink:
                 self._units[key].step = "new"
 
     def _follow(self, look: Look) -> None:
+        if self.is_ending:
+            return
+        idle = [key for key in self._idle("follow") if key in look.building]
+        is_open = {key: self._units[key].run is not None for key in idle}
+        if any(is_open.values()):  # all in one job: it asks nothing of the server
+            feed = {key: look.building[key] for key in idle if is_open[key]}
+            self._submit(self._feed, feed, feed)
         num_open = sum(unit.run is not None for unit in self._units.values())
-        for key in self._idle("follow"):
-            if len(self._jobs) >= AT_ONCE or key not in look.building or self.is_ending:
-                continue
-            if self._units[key].run is None:
-                if num_open >= self._open_runs:
-                    continue
+        for key in idle:
+            if len(self._jobs) >= AT_ONCE or num_open >= self._open_runs:
+                return
+            if not is_open[key]:
                 num_open += 1
-            self._submit(self._follow_unit, [key], look.building[key])
+                self._submit(self._begin, [key], look.building[key])
 
-    # In threads, each with a unit of its own:
+    # In threads, each with units of its own; whether the server has answered:
 
-    def _ask_server(self, keys: tuple[str, ...]) -> None:
+    def _ask_server(self, keys: tuple[str, ...]) -> bool:
         self._budget.take(1)
         found = self._runs.arrived(keys)
         for key in keys:
             with self._giving_up_damaged(key):
                 self._judge(key, found.get(key))
+        return True
 
     def _judge(self, key: str, known: Arrived | None) -> None:
-        unit = self._units[key]
+        unit, now = self._units[key], self._clock()
         unit.known = known
-        if known is not None and known.covers(self._expected(key)):
+        unit.first_asked = now if unit.first_asked is None else unit.first_asked
+        record = self._ledger.record(key)
+        is_anothers = record.get("labels", {}).get("sweep") not in (None, self._ledger.plan.name)
+        if known is not None and known.covers(self._expected(key, record)):
             self._book.confirm(key)
             unit.step = "done"
+        elif unit.num_sends >= MAX_SENDS:
+            unit.step = "given up"
+        elif is_anothers and not self.is_ending and now - unit.first_asked < LEAVE_TO_OTHERS_S:
+            unit.ask_after = now + ASK_EVERY_S
         else:
-            unit.step = "send" if unit.num_sends < MAX_SENDS else "given up"
+            unit.step = "send"
 
-    def _expected(self, key: str) -> Arrived:
+    def _expected(self, key: str, record: Record) -> Arrived:
         plan = self._ledger.plan
-        outcome = self._ledger.record(key)["outcome"]
         num_rows = len(self._ledger.rows(self._ledger.folder(key)))
-        return Arrived(num_rows, outcome, tuple(tags_of(plan, plan.units[key])))
+        return Arrived(num_rows, record["outcome"], tuple(tags_of(plan, plan.units[key])))
 
-    def _send_unit(self, keys: tuple[str, ...], look: Look) -> None:
+    def _send_unit(self, keys: tuple[str, ...], look: Look) -> bool:
         (key,) = keys
         unit = self._units[key]
         if key in look.failures:
             self._opened(key).fail(look.failures[key])
             unit.run, unit.step = None, "failed"
-            return
+            return True
         with self._giving_up_damaged(key):
             record, folder = self._ledger.record(key), self._ledger.folder(key)
             run = self._opened(key)
@@ -176,15 +195,24 @@ class Sink:
             unit.num_sends += 1
             run.finish(record)
             unit.run, unit.step = None, "ask"
+        return True
 
-    def _follow_unit(self, keys: tuple[str, ...], folder: Path) -> None:
+    def _begin(self, keys: tuple[str, ...], folder: Path) -> bool:
         (key,) = keys
-        # Just published, or taken over: the next look finds it.
-        with suppress(FileNotFoundError), self._giving_up_damaged(key):
-            rows = self._ledger.rows(folder)
-            if rows:
-                run = self._opened(key)
-                run.send(rows[run.next_row :])
+        self._opened(key)
+        self._feed(keys, {key: folder})
+        return True
+
+    def _feed(self, keys: tuple[str, ...], folders: Mapping[str, Path]) -> bool:
+        for key in keys:
+            unit = self._units[key]
+            # Just published, or taken over: the next look finds it.
+            with suppress(FileNotFoundError), self._giving_up_damaged(key):
+                seen = self._ledger.sign(folders[key])
+                if unit.run is not None and seen != unit.seen:
+                    unit.run.send(self._ledger.rows(folders[key], unit.run.next_row))
+                    unit.seen = seen
+        return False
 
     @contextmanager
     def _giving_up_damaged(self, key: str) -> Iterator[None]:
@@ -200,6 +228,7 @@ class Sink:
         if unit.run is None:
             self._budget.take(REQUESTS_A_RUN)
             unit.run = self._runs.open(self._ledger.plan.units[key], unit.known)
+            unit.seen = None
         return unit.run
 
     # Back in the one thread:
@@ -208,10 +237,10 @@ class Sink:
         for job in [job for job in self._jobs if job.done()]:
             keys = self._jobs.pop(job)
             error = job.exception()
-            if error is None:
-                self.num_failures = 0
-            else:
+            if error is not None:
                 self._went_wrong(keys, error)
+            elif job.result():
+                self.num_failures = 0
 
     def _went_wrong(self, keys: tuple[str, ...], error: BaseException) -> None:
         what = told_apart(error)

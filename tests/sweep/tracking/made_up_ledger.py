@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweep.artifacts import append_history
 from sweep.config import ResolvedConfig
 from sweep.failures import Failure, write_failure
-from sweep.files import file_digest
+from sweep.files import file_digest, write_atomically
 from sweep.node_usage import FILE as NODE_FILE
 from sweep.plan import Plan, PlannedUnit
 from sweep.run import write_run_folder
+from sweep.snapshot import FILE as PROGRESS
+from sweep.snapshot import Snapshot
 from sweep.store import METRICS, Store, Work
 from sweep.tracking.content import TRAINED_STATES
 from sweep.tracking.ledger import Ledger
@@ -36,6 +39,7 @@ class MadeUpLedger:
         self.store.open_for_writing()
         write_run_folder(config, plan)
         self.ledger = Ledger(plan, self.store, self.run_folder)
+        self._running: set[str] = set()
 
     def units(self, kind: str) -> list[PlannedUnit]:
         return [unit for unit in self.plan.units.values() if unit.kind == kind]
@@ -45,8 +49,18 @@ class MadeUpLedger:
         """A unit that is computed while the block runs, and finished at its end."""
         with self.store.building(unit.kind, unit.key) as work:
             under_way = UnitUnderWay(self.store, unit, work, self.plan.spec(unit).to_json())
+            self._running.add(unit.key)
+            self.say_what_runs()
             yield under_way
+            under_way.sweep = self.plan.name
             under_way.write_record()
+        self._running.discard(unit.key)
+        self.say_what_runs()
+
+    def say_what_runs(self) -> None:
+        """As a driver does, every 2 s."""
+        snapshot = Snapshot(running_s=dict.fromkeys(self._running, 1.0), updated=time.time())
+        write_atomically(self.run_folder / PROGRESS, json.dumps(asdict(snapshot)))
 
     def finish(self, unit: PlannedUnit, num_epochs: int = 3, outcome: str = "done") -> None:
         with self.computing(unit) as under_way:
@@ -71,7 +85,7 @@ class UnitUnderWay:
 
     def __init__(self, store: Store, unit: PlannedUnit, work: Work, spec: dict[str, Any]) -> None:
         self.unit, self._store, self.folder, self._spec = unit, store, work.folder, spec
-        self.num_rows, self.outcome = 0, "done"
+        self.num_rows, self.outcome, self.sweep = 0, "done", ""
         self._epochs: dict[str, int] = {}
 
     def train(self, state: str, num_epochs: int = 1) -> None:
@@ -99,6 +113,7 @@ class UnitUnderWay:
         record = {
             "key": self.unit.key,
             "kind": kind,
+            "labels": {"sweep": self.sweep},
             "outcome": self.outcome,
             "metrics": metrics,
             "training": training,
