@@ -117,7 +117,7 @@ def report(run_folder: Run) -> None:
     summary = write_report(plan, store, run_folder)
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
-    out.print(f"{parts}; report: {summary.folder}")
+    out.print(f"{parts}; report: {summary.page}")
 
 
 class Device(StrEnum):
@@ -221,7 +221,7 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
     out.print(Text(", ").join(parts))
     if counts["failed"]:
         out.print(f"causes: usweep status {report.folder.parent}")
-    out.print(f"report: {report.folder / 'report.md'}")
+    out.print(f"report: {report.page}")
 
 
 for command in cli_cluster.COMMANDS:

@@ -246,9 +246,15 @@ def results_frame(plan: "Plan", store: "Store", failures: "Mapping[str, Failure]
     return tidy_frame(rows)
 
 
+def _encodable(value: object) -> object:
+    """The value without half characters, which a file name in an error's message can hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def tidy_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows as a frame with the columns and types of `COLUMNS`; absent values are null."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    encodable = [{name: _encodable(value) for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(encodable, columns=list(COLUMNS))
     text = dict.fromkeys(_TEXT, "str")
     whole = {
         name: "Int64"

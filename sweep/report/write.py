@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sweep.plan import Plan
     from sweep.store import Store
 
-FOLDER = "report"
+FOLDER, PAGE = "report", "index.html"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ class ReportSummary:
     units: Mapping[str, int]  # by outcome: done, not_converged, failed, blocked, missing, damaged
     verdicts: Mapping[int, str]  # by the number of the claim
 
+    @property
+    def page(self) -> Path:
+        """What to open first."""
+        return self.folder / PAGE
+
 
 def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummary:
-    """Write tables, claims, figure, frame and page into `run_folder/report/`.
+    """Write tables, claims, figures, frame and pages into `run_folder/report/`.
 
     A file is either the old one or the whole new one, so a report can be read while it is being
     renewed. Units without a usable record are counted and named, with their causes.
@@ -67,11 +72,10 @@ def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummar
     files |= {f"figure2.{kind}": content for kind, content in figure2(results).items()}
     # The pages last: what they link to is there by then.
     files["report.md"] = _markdown(plan, frame, claims, [table_markdown(table) for table in tables])
-    files["index.html"] = page_html(
-        plan, store, results, tables, claims, failures, run_folder / FOLDER
-    )
+    files[PAGE] = page_html(plan, store, results, tables, claims, failures, run_folder / FOLDER)
     for name, content in files.items():
-        write_atomically(run_folder / FOLDER / name, content)
+        data = content.encode(errors="replace") if isinstance(content, str) else content
+        write_atomically(run_folder / FOLDER / name, data)
     verdicts = {claim.number: claim.verdict for claim in claims}
     return ReportSummary(run_folder / FOLDER, outcome_counts(frame), verdicts)
 

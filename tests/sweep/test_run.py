@@ -101,7 +101,7 @@ def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> N
     for table in ("table2", "table3", "table4", "table5", "forgetting"):
         for ending in ("csv", "md", "tex"):
             assert (report / f"{table}.{ending}").stat().st_size > 0
-    for name in ("claims.md", "figure2.png", "figure2.svg", "report.md"):
+    for name in ("claims.md", "figure2.png", "figure2.svg", "report.md", "index.html"):
         assert (report / name).stat().st_size > 0
     frame = pd.read_parquet(report / "results.parquet")
     assert set(frame["unit"]) == set(found)

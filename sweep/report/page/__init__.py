@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.report.aggregate import Results
 from sweep.report.cells import Table
 from sweep.report.claims import Claim
-from sweep.report.overview import outcome_words, state_rows
+from sweep.report.overview import state_rows
 from sweep.report.page import content
 from sweep.report.page.charts import page_figures
 from sweep.report.page.units import units_data
@@ -51,7 +51,6 @@ def page_html(
         "theme": theme,
         "script": script,
         "facts": content.facts_of(plan, results),
-        "outcomes": outcome_words(),
         "states": states,
         "segments": content.segments(states[-1].counts),
         "verdicts": content.verdict_counts(claims),

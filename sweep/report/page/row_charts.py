@@ -116,8 +116,8 @@ def cost_figure(results: Results, table: Table) -> Figure:
     """Table 3's cost of both stages against scratch, stage 1 apart."""
     _, stage_1, totals = table.sections
     panels = []
-    for index, column in enumerate(results.columns):
-        for quantity, style in _QUANTITIES.items():
+    for quantity, style in _QUANTITIES.items():
+        for index, column in enumerate(results.columns):
             first, both = (_means(section, index, quantity) for section in (stage_1, totals))
             panels.append(_cost_panel(column, quantity, style, first, both))
     box = rectangle(4, 1, 28, 10)

@@ -37,7 +37,7 @@
 
 (() => {
   const PAGE_ROWS = 50;
-  const PRINTED_ROWS = 1000;
+  const PRINTED_ROWS = 500;
   const LABEL = 0;
 
   const { columns, words, rows, records } = JSON.parse(
@@ -227,11 +227,10 @@
       closed.push(details);
     }
     render(shown.slice(0, PRINTED_ROWS));
-    if (shown.length > PRINTED_ROWS) {
-      const printed = PRINTED_ROWS.toLocaleString("en");
-      document.getElementById("page").textContent =
-        `The first ${printed} are printed; results.parquet has all.`;
-    }
+    document.getElementById("page").textContent =
+      shown.length > PRINTED_ROWS
+        ? `The first ${PRINTED_ROWS} are printed; results.parquet has all.`
+        : "";
   });
   addEventListener("afterprint", () => {
     for (const details of closed.splice(0)) details.open = false;
