@@ -16,6 +16,7 @@ from sweep.report.claims import Claim
 from sweep.report.overview import state_rows
 from sweep.report.page import content
 from sweep.report.page.charts import page_figures
+from sweep.report.page.intervals import interval_drawings
 from sweep.report.page.units import units_data
 from sweep.report.render import FINDING_HEAD, finding_row
 
@@ -58,6 +59,7 @@ def page_html(
         "labels": [column.label for column in results.columns],
         "finding_head": FINDING_HEAD,
         "finding_row": finding_row,
+        "interval_drawings": interval_drawings,
         "tables": tables,
         "figures": page_figures(results, tables, store),
         "units": units_data(plan, results.frame, folder, store.root),

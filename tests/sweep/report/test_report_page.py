@@ -26,6 +26,7 @@ from sweep.report.page.histories import (
     read_curve,
     read_curves,
 )
+from sweep.report.page.intervals import interval_drawings
 from sweep.report.page.panels import decades_axis, fitted_axis
 from sweep.report.page.units import COLUMNS, way
 from sweep.report.write import write_report
@@ -387,6 +388,16 @@ def test_axes_have_round_ticks_inside_their_range():
     assert [text for _, text in decades_axis("epoch", 4208).ticks] == [
         *("0", "1", "10", "100", "1,000"),
     ]
+
+
+def test_intervals_are_drawn_where_there_are_any(accident):
+    for claim in answer_claims(accident.results()):
+        drawings = interval_drawings(claim.findings)
+        known = [finding.interval.known for finding in claim.findings]
+        assert [bool(drawing) for drawing in drawings] == known
+        for finding, drawing in zip(claim.findings, drawings, strict=True):
+            style = finding.verdict if finding.verdict in ("holds", "fails") else "open"
+            assert all(shape.style.split()[1] == style for shape in drawing[1:])
 
 
 def test_columns_of_the_table_of_units_have_names_of_their_own():
