@@ -54,7 +54,7 @@ def accuracy_figure(results: Results) -> Figure:
         "figure2",
         "Figure 2: test accuracy against the forget ratio",
         "Lines are means over seeds; bands reach from the lowest seed to the highest.",
-        legend_of(results, "scratch", "original"),
+        legend_of(results, "scratch", "original", state="retrained"),
         tuple(_accuracy_panel(results, column) for column in results.columns),
     )
 
@@ -92,7 +92,8 @@ def _accuracy_line(plot: Plot, points: pd.DataFrame, look: Look, label: str) -> 
     if len(points) == 1:  # a band of no width is invisible: draw it as a bar
         plot.line([*lower, *upper], f"line {look.style} whisker")
     else:
-        plot.band(lower, upper, f"band {look.style}")
+        if lower != upper:
+            plot.band(lower, upper, f"band {look.style}")
         plot.line(means, f"line {look.style}")
     if len(points) <= _MAX_MARKED:
         for x, y in means:
@@ -115,8 +116,8 @@ def forgetting_figure(results: Results, table: Table) -> Figure:
     return Figure(
         "forgetting-figure",
         "Accuracy on the forget set by stage",
-        "Means ± sample standard deviation, as in the table. What forgetting should look like is "
-        "the level of scratch, which never saw the forget set.",
+        "Means ± sample standard deviation, as in the table. The field's reference is scratch, "
+        "which never saw the forget set; the paper's is chance.",
         legend_of(results, "scratch", "chance"),
         tuple(panels),
     )

@@ -16,10 +16,14 @@ def look_of(index: int | None) -> Look:
     return Look(f"s{index % len(MARKERS)}", MARKERS[index % len(MARKERS)])
 
 
-def legend_of(results: Results, *more: str) -> tuple[LegendEntry, ...]:
-    """Entries for the strategies, then for "scratch", "original" or "chance"."""
+def legend_of(results: Results, *more: str, state: str = "") -> tuple[LegendEntry, ...]:
+    """Entries for the strategies, then for "scratch", "original" or "chance".
+
+    Args:
+        state: of the models, where the lines are of one state only.
+    """
     looks = {
-        f"retrained, {strategy_label(name)}": look_of(index)
+        ", ".join(filter(None, [state, strategy_label(name)])): look_of(index)
         for index, name in enumerate(results.strategies)
     }
     looks |= {label: SCRATCH if label == "scratch" else Look(label, "") for label in more}
