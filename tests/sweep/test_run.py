@@ -127,7 +127,9 @@ def test_status_and_report_and_plan_agree_on_a_finished_sweep(
     assert not status["alive"] and status["failures"] == []
     assert sum(kind["done"] for kind in status["units"].values()) == UNITS
     assert "complete" in usweep_here("status", run_folder).stdout
-    assert usweep_here("report", run_folder).returncode == 0
+    report = usweep_here("report", run_folder)
+    assert report.returncode == 0
+    assert report.stdout.rstrip().endswith(str(run_folder / "report" / "index.html"))
     plan = json.loads(usweep_here("plan", finished_file, "--json").stdout)
     assert sum(plan["done"].values()) == UNITS and plan["unprepared"] == []
     assert "nothing left to compute" in usweep_here("plan", finished_file).stdout

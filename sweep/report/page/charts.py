@@ -66,9 +66,9 @@ def _accuracy_panel(results: Results, column: Column) -> Panel:
     values = [*original, *(value for points in drawn for value in points.to_numpy().flat)]
     if not values:
         return empty_panel(column.label, _NOTHING)
-    ratios = [x for points in drawn for x in points.index] or [0.0, 10.0]
+    ratios = {x for points in drawn for x in points.index}
     plot = Plot(
-        fitted_axis("forget ratio (%)", ratios, limits=(0.0, 100.0)),
+        fitted_axis("forget ratio (%)", sorted(ratios) or [0.0, 10.0], limits=(0.0, 100.0)),
         fitted_axis("test accuracy (%)", values, limits=(0.0, 100.0)),
     )
     words = []
@@ -81,7 +81,7 @@ def _accuracy_panel(results: Results, column: Column) -> Panel:
             _accuracy_line(plot, points, look, label)
             means = points["mean"]
             words.append(f"{label} {percent(means.min())} to {percent(means.max())}")
-    described = f"Test accuracy on {column.label} at {len(set(ratios))} forget ratios: "
+    described = f"Test accuracy on {column.label} at {len(ratios)} forget ratios: "
     return plot.panel(column.label, described + "; ".join(words) + ".")
 
 
