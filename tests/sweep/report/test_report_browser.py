@@ -171,7 +171,7 @@ def test_filters_narrow_the_table_and_say_how_far(opened):
     one.page.get_by_label("strategy", exact=True).select_option("random")
     assert one.page.locator("#count").inner_text() == "3 of 52 units"
     one.page.get_by_role("button", name="Reset").click()
-    one.page.wait_for_function("document.getElementById('count').textContent === '52 units'")
+    one.page.get_by_text("52 units", exact=True).wait_for()
     one.page.get_by_label("Search").fill("MEMORY 5 %")
     assert one.labels() == ["two_stage mnist 5 % minimum seed 1"]
     one.page.get_by_label("Search").fill("nothing of the kind")
