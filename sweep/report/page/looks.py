@@ -6,6 +6,7 @@ from sweep.report.aggregate import Results
 from sweep.report.cells import Cell, number, strategy_label
 from sweep.report.page.panels import MARKERS, LegendEntry, Look, Shape, marker, path_through
 
+NUM_COLORS = 6  # in the stylesheet, s0 to s5
 SCRATCH = Look("scratch", "cross")
 
 
@@ -13,7 +14,9 @@ def look_of(index: int | None) -> Look:
     """Of the strategy with this place among the sweep's strategies; None is scratch."""
     if index is None:
         return SCRATCH
-    return Look(f"s{index % len(MARKERS)}", MARKERS[index % len(MARKERS)])
+    rounds, color = divmod(index, NUM_COLORS)
+    # In every further round of colours the markers move on by one.
+    return Look(f"s{color}", MARKERS[(color + rounds) % len(MARKERS)])
 
 
 def legend_of(results: Results, *more: str, state: str = "") -> tuple[LegendEntry, ...]:

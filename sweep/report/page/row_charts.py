@@ -22,7 +22,7 @@ from sweep.report.page.panels import (
 )
 
 _TOP = 6.0  # pixels above the first row
-_LONGEST_NAME = 15  # letters that a row has room for
+_LONGEST_NAME = 19  # letters that a row has room for
 _NOTHING = "no finished unit at 1 to 10 %"
 _QUANTITIES = {"samples": SAMPLES, "seconds": SECONDS}
 

@@ -17,6 +17,7 @@ from sweep.report.cells import DASH
 from sweep.report.claims import answer_claims
 from sweep.report.page import page_html
 from sweep.report.page.intervals import interval_drawings
+from sweep.report.page.looks import look_of
 from sweep.report.page.panels import decades_axis, fitted_axis
 from sweep.report.page.units import COLUMNS, way
 from sweep.report.write import write_report
@@ -268,6 +269,12 @@ def test_axes_have_round_ticks_inside_their_range():
     assert [text for _, text in decades_axis("epoch", 4208).ticks] == [
         *("0", "1", "10", "100", "1,000"),
     ]
+
+
+def test_no_two_of_many_strategies_look_alike():
+    looks = [look_of(index) for index in (None, *range(36))]
+    assert len(set(looks)) == len(looks)
+    assert {look.style for look in looks[1:]} == {f"s{index}" for index in range(6)}
 
 
 def test_intervals_are_drawn_where_there_are_any(accident):
