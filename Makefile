@@ -33,6 +33,7 @@ bench: $(READY)  ## the figures of docs/performance.md
 	$(BIN)/python scripts/bench_training.py
 	$(BIN)/python scripts/bench_sweep.py
 	$(BIN)/python scripts/bench_quickstart.py
+	$(BIN)/python scripts/bench_page.py
 
 lock: $(READY)  ## newest versions that fit pyproject.toml, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes \

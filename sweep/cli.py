@@ -142,7 +142,7 @@ def report(
     summary = write_report(plan, store, run_folder)
     out = console()
     parts = ", ".join(f"{count} {state}" for state, count in summary.units.items() if count)
-    out.print(one_line(f"{parts}; report: {summary.folder}"))
+    out.print(one_line(f"{parts}; report: {summary.page}"))
     if wandb:
         from sweep.tracking.publish import publish_report
 
@@ -279,7 +279,7 @@ def _print_end(out: Console, summary: Any, report: Any) -> None:
     out.print(Text(", ").join(parts))
     if counts["failed"]:
         out.print(one_line(f"causes: usweep status {report.folder.parent}"))
-    out.print(one_line(f"report: {report.folder / 'report.md'}"))
+    out.print(one_line(f"report: {report.page}"))
 
 
 for command in cli_cluster.COMMANDS:

@@ -1,4 +1,4 @@
-"""From records in the store to one tidy frame; nothing else of the report reads a record.
+"""From records in the store to one tidy frame; no other number of the report is from a record.
 
 One row per unit and model state. A unit without a usable record still has one row, with the
 state that it was to produce and nothing measured, so that no planned unit can vanish from a
@@ -49,14 +49,17 @@ SPLITS = (
     "forget_center_crop",
     "train",
 )
-_TEXT = ("unit", "kind", "dataset", "state", "outcome", "cause", "strategy", "device", "commit")
+_TEXT = (
+    *("unit", "kind", "dataset", "state", "outcome", "cause", "strategy"),
+    *("device", "host", "commit", "versions", "record"),
+)
 _COUNTS = ("num_classes", "num_train", "num_forget", "num_retain")
 _EPOCHS = ("best_epoch", "epochs", "first_epoch_at_random", "first_epoch_at_zero", "samples")
 COLUMNS = (
     *("unit", "kind", "dataset", "state", "outcome", "cause", "forget_ratio", "strategy"),
     *("training_seed", "forget_seed", "unlearning_seed", *_COUNTS),
     *(f"{split}_accuracy" for split in SPLITS),
-    *(*_EPOCHS, "seconds", "device", "commit", "record"),
+    *(*_EPOCHS, "seconds", "device", "host", "commit", "versions", "record"),
 )
 
 LARGEST = 2**53  # counts and seconds beyond it are damage, and would overflow in sums
@@ -180,11 +183,18 @@ def _recorded_rows(unit: "PlannedUnit", record: Mapping[str, Any], path: str) ->
     if outcome == "done" and f"{principal}/test/accuracy" not in record["metrics"]:
         raise ValueError(f"no {principal}/test/accuracy although the unit is done")
     shared = _planned_row(unit, outcome, "", None)
-    shared |= {"commit": commit, "device": provenance.get("device"), "record": path}
+    shared |= {"commit": commit, "record": path, "versions": _versions(provenance)}
+    shared |= {name: provenance.get(name) for name in ("device", "host")}
     states = [state for state in STATES if state in measured]
     if not states:
         raise ValueError("no accuracy of any state")
     return [shared | _state_row(record, unit.kind, state) for state in states]
+
+
+def _versions(provenance: Mapping[str, Any]) -> str | None:
+    """The packages that computed a unit, such as "python 3.11.7, torch 2.15.0"."""
+    found = provenance.get("versions") or {}
+    return ", ".join(f"{name} {found[name]}" for name in found) or None
 
 
 def _unit_rows(unit: "PlannedUnit", store: "Store", num_classes: int | None) -> list[Row]:
@@ -236,10 +246,16 @@ def results_frame(plan: "Plan", store: "Store", failures: "Mapping[str, Failure]
     return tidy_frame(rows)
 
 
+def _encodable(value: object) -> object:
+    """The value without half characters, which a file name in an error's message can hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def tidy_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows as a frame with the columns and types of `COLUMNS`; absent values are null."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    text = {name: "str" for name in (*_TEXT, "record")}
+    encodable = [{name: _encodable(value) for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(encodable, columns=list(COLUMNS))
+    text = dict.fromkeys(_TEXT, "str")
     whole = {
         name: "Int64"
         for name in (*_COUNTS, *_EPOCHS, "training_seed", "forget_seed", "unlearning_seed")

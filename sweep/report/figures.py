@@ -73,6 +73,28 @@ def _draw(results: Results) -> "Figure":
     return figure
 
 
+def accuracy_lines(results: Results, column: Column) -> dict[str, pd.DataFrame]:
+    """The figure's lines on one data set by label: a strategy each, then scratch.
+
+    Each is a frame as of `_over_seeds`, empty where nothing is finished.
+    """
+    what: dict[str, tuple[str, str, str | None]] = {
+        f"retrained, {strategy_label(name)}": ("two_stage", "retrained", name)
+        for name in results.strategies
+    }
+    what["scratch"] = ("scratch", "scratch", None)
+    return {
+        label: _over_seeds(select(results.frame, column.dataset, *place).rows)
+        for label, place in what.items()
+    }
+
+
+def original_accuracy(results: Results, column: Column) -> "pd.Series[float]":
+    """Test accuracy in per cent of the original models of one data set, sorted."""
+    rows = select(results.frame, column.dataset, "original", "original").rows
+    return 100 * rows["test_accuracy"].sort_values()
+
+
 def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, lowest and highest test accuracy in per cent by forget ratio in per cent."""
     percent = rows.assign(x=100 * rows["forget_ratio"], y=100 * rows["test_accuracy"])
@@ -83,18 +105,10 @@ def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def _panel(axes: "Axes", results: Results, column: Column) -> dict[str, Any]:
     """Draw one data set; returns the handles for the legend by label."""
     handles: dict[str, Any] = {}
-    series: list[tuple[str, tuple[str, str, str | None], str, str]] = [
-        (
-            f"retrained, {strategy_label(name)}",
-            ("two_stage", "retrained", name),
-            _RETRAINED[index % len(_RETRAINED)],
-            _MARKERS[index % len(_MARKERS)],
-        )
-        for index, name in enumerate(results.strategies)
-    ]
-    series.append(("scratch", ("scratch", "scratch", None), _SCRATCH, "X"))
-    for label, what, color, marker in series:
-        points = _over_seeds(select(results.frame, column.dataset, *what).rows)
+    for index, (label, points) in enumerate(accuracy_lines(results, column).items()):
+        last = label == "scratch"
+        color = _SCRATCH if last else _RETRAINED[index % len(_RETRAINED)]
+        marker = "X" if last else _MARKERS[index % len(_MARKERS)]
         if points.empty:
             continue
         style = marker if len(points) <= _MAX_MARKED else ""
@@ -103,12 +117,7 @@ def _panel(axes: "Axes", results: Results, column: Column) -> dict[str, Any]:
         if len(points) == 1:  # a band of no width is invisible: draw it as a bar
             axes.vlines(points.index, points["min"], points["max"], color=color, lw=1.6)
         handles[label] = line
-    original = (
-        100
-        * select(results.frame, column.dataset, "original", "original")
-        .rows["test_accuracy"]
-        .sort_values()
-    )
+    original = original_accuracy(results, column)
     if len(original):
         handles["original"] = axes.axhline(original.mean(), color=_ORIGINAL, ls="--", lw=1.4)
         axes.axhspan(original.min(), original.max(), color=_ORIGINAL, alpha=0.1, lw=0)

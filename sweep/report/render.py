@@ -155,13 +155,14 @@ def _interval_words(finding: Finding) -> str:
     return f"{_short(interval.low)} to {_short(interval.high)} ({interval.method})"
 
 
-_FINDING_HEAD = (
+FINDING_HEAD = (
     *("data set", "comparison", "estimate", "n", "95 % interval", "claim asks for"),
     *("paper", "verdict", "decides", "note"),
 )
 
 
-def _finding_row(finding: Finding) -> list[str]:
+def finding_row(finding: Finding) -> list[str]:
+    """A comparison as text, in the order of `FINDING_HEAD`."""
     return [
         finding.label,
         f"{finding.aspect} [{finding.unit}]",
@@ -199,7 +200,7 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
     for claim in claims:
         parts.append(f"## {claim.number}. {_markdown_text(claim.statement)}\n")
         parts.append(f"Verdict: **{claim.verdict}**\n")
-        parts.append(markdown_grid(_FINDING_HEAD, map(_finding_row, claim.findings)))
+        parts.append(markdown_grid(FINDING_HEAD, map(finding_row, claim.findings)))
         parts.append(_bullets(claim.notes))
     return "\n".join(parts)
 

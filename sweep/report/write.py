@@ -11,10 +11,12 @@ import pandas as pd
 from sweep.failures import read_failures
 from sweep.files import write_atomically
 from sweep.report.accuracy_tables import report_tables
-from sweep.report.aggregate import OUTCOMES, Results, outcome_counts, results_frame, results_of
-from sweep.report.cells import OUTCOME_WORDS, Table
+from sweep.report.aggregate import Results, outcome_counts, results_frame, results_of
+from sweep.report.cells import Table
 from sweep.report.claims import Claim, answer_claims
 from sweep.report.figures import figure2
+from sweep.report.overview import cause_groups, origins, outcome_words, state_rows
+from sweep.report.page import page_html
 from sweep.report.render import (
     claims_csv,
     claims_json,
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
     from sweep.plan import Plan
     from sweep.store import Store
 
-FOLDER = "report"
-_NAMED_UNITS = 5  # of each cause; the others are counted
-_KIND_WORDS = {"original": "original", "scratch": "scratch", "two_stage": "two-stage"}
+FOLDER, PAGE = "report", "index.html"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,14 @@ class ReportSummary:
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...]
 
+    @property
+    def page(self) -> Path:
+        """What to open first."""
+        return self.folder / PAGE
+
 
 def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummary:
-    """Write tables, claims, figure, frame and page into `run_folder/report/`.
+    """Write tables, claims, figures, frame and pages into `run_folder/report/`.
 
     A file is either the old one or the whole new one, so a report can be read while it is being
     renewed. Units without a usable record are counted and named, with their causes.
@@ -56,7 +61,8 @@ def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummar
     Raises:
         OSError: the folder cannot be written.
     """
-    frame = results_frame(plan, store, read_failures(run_folder))
+    failures = read_failures(run_folder)
+    frame = results_frame(plan, store, failures)
     results = results_of(plan, frame)
     tables, claims = report_tables(results), answer_claims(results)
     files: dict[str, str | bytes] = {"results.parquet": _parquet(frame)}
@@ -68,10 +74,12 @@ def write_report(plan: "Plan", store: "Store", run_folder: Path) -> ReportSummar
     files["claims.json"] = claims_json(claims)
     files["claims.csv"] = claims_csv(claims)
     files |= {f"figure2.{kind}": content for kind, content in figure2(results).items()}
-    # The page last: what it links to is there by then.
-    files["report.md"] = _page(plan, frame, claims, [table_markdown(table) for table in tables])
+    # The pages last: what they link to is there by then.
+    files["report.md"] = _markdown(plan, frame, claims, [table_markdown(table) for table in tables])
+    files[PAGE] = page_html(plan, store, results, tables, claims, failures, run_folder / FOLDER)
     for name, content in files.items():
-        write_atomically(run_folder / FOLDER / name, content)
+        data = content.encode(errors="replace") if isinstance(content, str) else content
+        write_atomically(run_folder / FOLDER / name, data)
     verdicts = {claim.number: claim.verdict for claim in claims}
     counts = outcome_counts(frame)
     return ReportSummary(run_folder / FOLDER, counts, verdicts, results, tables, claims)
@@ -83,7 +91,9 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return content.getvalue()
 
 
-def _page(plan: "Plan", frame: pd.DataFrame, claims: tuple[Claim, ...], tables: list[str]) -> str:
+def _markdown(
+    plan: "Plan", frame: pd.DataFrame, claims: tuple[Claim, ...], tables: list[str]
+) -> str:
     parts = [
         f"# Report of the sweep {plan.name}\n",
         "Kim & Woo (2022), two-stage unlearning. What the files and columns mean, and how the "
@@ -104,39 +114,21 @@ def _page(plan: "Plan", frame: pd.DataFrame, claims: tuple[Claim, ...], tables: 
 
 
 def _state(frame: pd.DataFrame) -> str:
-    heads = [OUTCOME_WORDS.get(outcome, outcome) for outcome in OUTCOMES]
-    rows = []
-    for kind, words in _KIND_WORDS.items():
-        counts = outcome_counts(frame[frame["kind"] == kind])
-        rows.append([words, *(str(counts[name]) for name in OUTCOMES), str(sum(counts.values()))])
-    counts = outcome_counts(frame)
-    rows.append(["all", *(str(counts[name]) for name in OUTCOMES), str(sum(counts.values()))])
-    return markdown_grid(["units", *heads, "planned"], rows)
+    rows = [
+        [row.label, *map(str, row.counts.values()), str(row.planned)] for row in state_rows(frame)
+    ]
+    return markdown_grid(["units", *outcome_words(), "planned"], rows)
 
 
 def _causes(plan: "Plan", frame: pd.DataFrame) -> str:
-    """Units that failed, wait for one that failed, or have a damaged record, by cause."""
-    units = frame[frame["outcome"].isin(["failed", "blocked", "damaged"])]
-    if units.empty:
+    groups = cause_groups(plan, frame)
+    if not groups:
         return "No unit failed.\n"
-    rows = []
-    for (outcome, cause), group in units.groupby(["outcome", "cause"], sort=False):
-        names = [f"{plan.units[key].label} ({key[:12]})" for key in group["unit"]]
-        shown = names[:_NAMED_UNITS]
-        if len(names) > len(shown):
-            shown.append(f"and {len(names) - len(shown)} more")
-        rows.append([str(outcome), str(cause), "\n".join(shown)])
+    rows = [[group.outcome, group.cause, "\n".join(group.names)] for group in groups]
     return markdown_grid(["outcome", "cause", "units"], rows)
 
 
 def _origin(frame: pd.DataFrame) -> str:
-    recorded = frame.drop_duplicates("unit")
-    recorded = recorded[recorded["outcome"].isin(["done", "not_converged"])]
-    rows = [
-        [str(commit), str(device), str(len(group))]
-        for (commit, device), group in recorded.fillna({"commit": "unknown"}).groupby(
-            ["commit", "device"], dropna=False
-        )
-    ]
+    rows = [[*names, str(count)] for names, count in origins(frame, ("commit", "device"))]
     grid = markdown_grid(["commit", "device", "units"], rows) if rows else "No finished unit yet.\n"
     return grid + "\n[results.parquet](results.parquet) has one row a unit and model state.\n"

@@ -102,7 +102,7 @@ def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> N
     for table in ("table2", "table3", "table4", "table5", "forgetting"):
         for ending in ("csv", "md", "tex"):
             assert (report / f"{table}.{ending}").stat().st_size > 0
-    for name in ("claims.md", "figure2.png", "figure2.svg", "report.md"):
+    for name in ("claims.md", "figure2.png", "figure2.svg", "report.md", "index.html"):
         assert (report / name).stat().st_size > 0
     frame = pd.read_parquet(report / "results.parquet")
     assert set(frame["unit"]) == set(found)
@@ -128,7 +128,9 @@ def test_status_and_report_and_plan_agree_on_a_finished_sweep(
     assert not status["alive"] and status["failures"] == []
     assert sum(kind["done"] for kind in status["units"].values()) == UNITS
     assert "complete" in usweep_here("status", run_folder).stdout
-    assert usweep_here("report", run_folder).returncode == 0
+    report = usweep_here("report", run_folder)
+    assert report.returncode == 0
+    assert report.stdout.rstrip().endswith(str(run_folder / "report" / "index.html"))
     plan = json.loads(usweep_here("plan", finished_file, "--json").stdout)
     assert sum(plan["done"].values()) == UNITS and plan["unprepared"] == []
     assert "nothing left to compute" in usweep_here("plan", finished_file).stdout

@@ -12,7 +12,7 @@ TABLES = ("table2", "table3", "table4", "table5", "forgetting")
 FILES = {
     *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")),
     *("claims.md", "claims.json", "claims.csv", "figure2.png", "figure2.svg"),
-    *("results.parquet", "report.md"),
+    *("results.parquet", "report.md", "index.html"),
 }
 
 
