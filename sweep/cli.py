@@ -163,13 +163,17 @@ def track(
     """Send a run's units to Weights & Biases, each row once, whatever was sent before.
 
     Works for sweeps that ran offline, and beside one whose own machines have no way out. Exit code
-    0 if all finished units are there, 1 if not, 2 for bad input.
+    0 if all finished units are there, 1 if not, 2 for bad input, 130 after Ctrl-C; the same command
+    goes on where it was.
     """
     from sweep.tracking.command import track_run
     from sweep.tracking.status import describe
 
     out = console()
-    status = track_run(run_folder, follow, out)
+    try:
+        status = track_run(run_folder, follow, out)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     out.print(describe(status, run_folder), soft_wrap=True)
     if status.confirmed < status.finished:
         raise typer.Exit(EXIT_NOT_TRACKED)
