@@ -1,9 +1,11 @@
-"""The stream beside a sweep's driver: `python -m sweep.tracking RUN`.
+"""The process of a stream: `python -m sweep.tracking RUN [once | follow]`.
 
-Whoever starts it holds its standard input: a number of seconds in it, or its end, says that the
-sweep has ended, also where the driver was killed.
+Whoever starts it holds its standard input: a number of seconds in it, or its end, says how long
+there is left for what is not sent yet, also where the driver was killed. `once` is to send what is
+finished; `follow` is to go on until the sweep ends, wherever that runs.
 """
 
+import math
 import os
 import select
 import signal
@@ -13,65 +15,97 @@ import time
 from pathlib import Path
 
 from sweep.files import keep_others_from_writing
-from sweep.overview import open_run
+from sweep.overview import is_running, open_run
 from sweep.secrets import redact_console
+from sweep.tracking.errors import ClientDied
 from sweep.tracking.settings import mode_now, read_tracking
 from sweep.tracking.stream import make_sink, only_stream, stream
 
-_LATE_S = 5.0  # after which wandb's client is not waited for any more
+EXIT_HELD = 3  # another process streams this run
+ONCE, FOLLOW = "once", "follow"  # of `usweep track`, always online
+_BESIDE = "beside"  # a driver
+_MAX_FAILURES = 3  # of a connection that somebody waits for
+_LATE_S = 5.0  # after which wandb's process is not waited for any more
+_ENDS = "USWEEP_TRACKING_ENDS"  # variable: when, by the monotonic clock, for a process begun anew
 # Ctrl-C is for the driver. SLURM and submitit send the others to all processes of a job.
 _IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Parent:
-    """What the driver says through the pipe."""
+    """What whoever started this process wants of it."""
 
-    def __init__(self, finish_s: float) -> None:
-        self._finish_s = finish_s
+    def __init__(self, how: str, run_folder: Path, finish_s: float) -> None:
+        self._how, self._run_folder, self._finish_s = how, run_folder, finish_s
+        if _ENDS in os.environ:
+            _end_in_any_case(self._left() + _LATE_S)
 
     def time_to_end(self) -> float | None:
-        """None while the driver goes on; then the seconds that are left."""
+        """None while the sweep goes on; then the seconds that are left."""
+        if _ENDS not in os.environ:
+            seconds = self._seconds()
+            if seconds is None:
+                return None
+            os.environ[_ENDS] = str(time.monotonic() + seconds)
+            _end_in_any_case(seconds + _LATE_S)
+        return self._left()
+
+    def _left(self) -> float:
+        return max(0.0, float(os.environ[_ENDS]) - time.monotonic())
+
+    def _seconds(self) -> float | None:
         readable, _, _ = select.select([sys.stdin], [], [], 0)
-        if not readable:
-            return None
-        try:
-            seconds = float(sys.stdin.readline())
-        except ValueError:  # it closed the pipe without a word
-            seconds = self._finish_s
-        _end_in_any_case(seconds + _LATE_S)
-        return seconds
+        if readable:
+            try:
+                return float(sys.stdin.readline())
+            except ValueError:  # it closed the pipe without a word
+                return self._finish_s
+        if self._how == ONCE:
+            return math.inf
+        if self._how == FOLLOW and not is_running(self._run_folder):
+            return self._finish_s
+        return None
 
 
 def _end_in_any_case(seconds: float) -> None:
-    timer = threading.Timer(seconds, os._exit, [1])
-    timer.daemon = True
-    timer.start()
+    if math.isfinite(seconds):
+        timer = threading.Timer(seconds, os._exit, [1])
+        timer.daemon = True
+        timer.start()
 
 
-def main() -> None:
+def main() -> int:
+    """The exit code. Where wandb's process has ended, this one begins anew instead."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     keep_others_from_writing()
     redact_console()
-    run_folder = Path(sys.argv[1])
+    run_folder, how = Path(sys.argv[1]), (*sys.argv[2:], _BESIDE)[0]
     config = read_tracking(run_folder)
-    mode = mode_now(config)
-    parent = Parent(config.finish_s)
+    mode = mode_now(config) if how == _BESIDE else "online"
+    parent = Parent(how, run_folder, config.finish_s)
 
     def wait_for_another() -> bool:
         time.sleep(1.0)
-        return parent.time_to_end() is None
+        return how == _BESIDE and parent.time_to_end() is None
 
     lease = only_stream(run_folder, mode, wait_for_another)
     if lease is None:
-        return
-    with lease:
-        plan, store = open_run(run_folder)
-        stream(make_sink(plan, store, run_folder, config, mode), run_folder, parent.time_to_end)
+        return EXIT_HELD
+    max_failures = _MAX_FAILURES if how == ONCE else None
+    plan, store = open_run(run_folder)
+    try:
+        with lease:
+            sink = make_sink(plan, store, run_folder, config, mode)
+            stream(sink, run_folder, parent.time_to_end, max_failures)
+    except ClientDied as error:
+        print(f"begun anew: {error}", flush=True)
+        # Threads that wait for the old one would never end.
+        os.execv(sys.executable, [sys.executable, "-m", "sweep.tracking", *sys.argv[1:]])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
     # Threads may still wait for a server that does not answer; what they know is on the disk.
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(code)

@@ -13,7 +13,42 @@ from sweep.tracking.status import FOLDER, describe, read_status
 
 _LATE_S = 8.0  # that the process may need beyond the time it was given
 _HASTE_S = 3.0  # for what is not sent yet where the sweep itself was told to end
-_LOG = "log.txt"
+
+
+def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Start the process of `sweep.tracking.__main__`.
+
+    Raises:
+        OSError: the run's folder cannot be written.
+    """
+    log_of(run_folder).parent.mkdir(parents=True, exist_ok=True)
+    with log_of(run_folder).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweep.tracking", str(run_folder.resolve()), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for its parent
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def end_stream(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Give a stream so long for what it has not sent yet; afterwards it is gone."""
+    assert process.stdin is not None
+    with suppress(OSError):  # it has ended before
+        process.stdin.write(f"{seconds}\n".encode())
+        process.stdin.close()
+    try:
+        process.wait(seconds + _LATE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def log_of(run_folder: Path) -> Path:
+    """Where a stream says what went wrong."""
+    return run_folder / FOLDER / "log.txt"
 
 
 class Beside:
@@ -26,22 +61,11 @@ class Beside:
         self.is_in_haste = False
 
     def __enter__(self) -> "Beside":
-        if mode_now(self._config) == "disabled":
-            return self
-        folder = self._run_folder / FOLDER
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / _LOG).open("ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "sweep.tracking", str(self._run_folder.resolve())],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for the driver
-                    env=os.environ | {"OMP_NUM_THREADS": "1"},
-                )
-        except OSError as error:
-            self._console.print(f"not tracked: {error.strerror}", style="yellow")
+        if mode_now(self._config) != "disabled":
+            try:
+                self._process = start_stream(self._run_folder)
+            except OSError as error:
+                self._console.print(f"not tracked: {error.strerror}", style="yellow")
         return self
 
     def line(self) -> str | None:
@@ -56,19 +80,11 @@ class Beside:
         if self._process is None:
             return
         seconds = _HASTE_S if self.is_in_haste or error[0] else self._config.finish_s
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it has ended before
-            self._process.stdin.write(f"{seconds}\n".encode())
-            self._process.stdin.close()
         with self._console.status("sending the last results to Weights & Biases"):
-            try:
-                self._process.wait(seconds + _LATE_S)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                self._process.kill()
-                self._process.wait()
+            end_stream(self._process, seconds)
         status = read_status(self._run_folder)
         if status is None or status == self._before:
-            log = self._run_folder / FOLDER / _LOG
-            self._console.print(f"W&B: nothing was tracked; see {log}", style="yellow")
+            where = log_of(self._run_folder)
+            self._console.print(f"W&B: nothing was tracked; see {where}", style="yellow")
         else:
             self._console.print(describe(status, self._run_folder), soft_wrap=True)

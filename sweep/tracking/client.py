@@ -1,6 +1,7 @@
 """How wandb's client is to behave here: it says nothing of this process, which trains nothing."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,32 @@ def client_settings(folder: Path, **others: Any) -> Any:
     )
 
 
-def end_client() -> None:
-    """End wandb's own process, if there is one, without a word; the next run starts another.
+class Client:
+    """wandb's own process, which serves all runs of this one."""
 
-    Asked politely, it would wait for a server that does not answer. What it has not sent is sent
-    again, from where the server is.
-    """
-    import wandb
+    def __init__(self) -> None:
+        self._was_seen = False
 
+    def is_dead(self) -> bool:
+        """Whether it was there and has ended; wandb's own calls may not notice."""
+        is_there = any(True for _ in _processes())
+        self._was_seen |= is_there
+        return self._was_seen and not is_there
+
+    def end(self) -> None:
+        """End it without a word.
+
+        Asked politely, it would wait for a server that does not answer. What it has not sent is
+        sent again, from where the server is.
+        """
+        for process in _processes():
+            with suppress(psutil.Error):
+                process.kill()
+                process.wait(_KILL_S)
+
+
+def _processes() -> Iterator[psutil.Process]:
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.name() == _PROCESS:
-                child.kill()
-                child.wait(_KILL_S)
-    # It cannot say goodbye to a process that is gone, and leaves this one if that one failed.
-    with suppress(Exception, SystemExit):
-        wandb.teardown()
-    os.environ.pop("WANDB_SERVICE", None)  # where the next run would look for the old one
+            if child.name() == _PROCESS and child.status() != psutil.STATUS_ZOMBIE:
+                yield child

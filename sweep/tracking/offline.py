@@ -17,7 +17,7 @@ from sweep.failures import Failure
 from sweep.files import write_atomically
 from sweep.plan import Plan, PlannedUnit
 from sweep.store import Record
-from sweep.tracking.client import client_settings, end_client, prepare_environment
+from sweep.tracking.client import Client, client_settings, prepare_environment
 from sweep.tracking.content import MAX_NAME, config_of, tags_of
 from sweep.tracking.runs import Arrived, Recording
 from sweep.tracking.settings import TrackingConfig
@@ -33,6 +33,7 @@ class OfflineRuns:
 
     def __init__(self, plan: Plan, config: TrackingConfig, run_folder: Path) -> None:
         prepare_environment()
+        self._client = Client()
         self._plan, self._config = plan, config
         self._target = run_folder / FOLDER
         self._folder: Path | None = None
@@ -68,14 +69,14 @@ class OfflineRuns:
                     found[key] = Arrived(said["num_rows"], said["outcome"], tuple(said["tags"]))
         return found
 
-    def restart(self) -> None:
-        """Let go of wandb's process; the next run starts another."""
-        end_client()
+    def is_dead(self) -> bool:
+        """Whether wandb's process was there and has ended."""
+        return self._client.is_dead()
 
     def close(self) -> None:
         """End wandb's process, and remove its folder."""
+        self._client.end()
         if self._folder is not None:
-            end_client()
             remove(self._folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.temporary import remove, temporary_folder
 from sweep.plan import Plan, PlannedUnit
-from sweep.tracking.client import client_settings, end_client, prepare_environment
+from sweep.tracking.client import Client, client_settings, prepare_environment
 from sweep.tracking.content import MAX_NAME, OUTCOME, config_of, tags_of
 from sweep.tracking.errors import Refused
 from sweep.tracking.runs import Arrived, Recording
@@ -38,6 +38,7 @@ class OnlineRuns:
 
     def __init__(self, plan: Plan, config: TrackingConfig) -> None:
         prepare_environment()
+        self._client = Client()
         self._plan, self._config = plan, config
         self._folder: Path | None = None
         self._api: Any = None
@@ -95,13 +96,12 @@ class OnlineRuns:
                 raise
         return found
 
-    def restart(self) -> None:
-        """Let go of wandb's process; the next run starts another."""
-        self._api = None
-        end_client()
+    def is_dead(self) -> bool:
+        """Whether wandb's process was there and has ended."""
+        return self._client.is_dead()
 
     def close(self) -> None:
         """End wandb's process, and remove its folder."""
+        self._client.end()
         if self._folder is not None:
-            end_client()
             remove(self._folder)

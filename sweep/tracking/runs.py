@@ -69,8 +69,8 @@ class Runs(Protocol):
     def arrived(self, keys: Collection[str]) -> Mapping[str, Arrived]:
         """What is there of at most 100 units; those of which nothing is there are absent."""
 
-    def restart(self) -> None:
-        """Begin anew after the client's process ended; no run is open afterwards."""
+    def is_dead(self) -> bool:
+        """Whether wandb's process was there and has ended; who waits for it may wait for ever."""
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -71,17 +71,23 @@ class Sink:
         self._jobs: dict[Future[bool], tuple[str, ...]] = {}  # and the units that each is about
         self._asked_at = self._looked_at = clock()
         self.paused_until = 0.0
-        self._client_died = False
         self.num_failures = 0  # in a row, of the connection
         self.status = TrackingStatus(state="sending")
         self.is_ending = False
 
     def turn(self) -> bool:
-        """Do what can be done now; whether anything is left that could still be sent."""
+        """Do what can be done now; whether anything is left that could still be sent.
+
+        Raises:
+            ClientDied: nothing more can be done in this process; a new one goes on where the
+                server is. Threads may still wait for wandb's process.
+        """
         self._collect()
+        if self._runs.is_dead():
+            raise ClientDied("wandb's process has ended")
         look = self._ledger.look()
         self._note(look)
-        if self._clock() >= self.paused_until and not self._restart_client():
+        if self._clock() >= self.paused_until:
             for step in (self._ask, self._send, self._follow):
                 step(look)
         self._report(look)
@@ -250,8 +256,8 @@ class Sink:
                 self._units[key].step = "given up"
         self.status.problem = str(what)
         if isinstance(what, ClientDied):
-            self._client_died = True
-        elif not isinstance(what, RunRefused):
+            raise what
+        if not isinstance(what, RunRefused):
             self._pause(what)
 
     def _pause(self, what: TrackingError) -> None:
@@ -261,18 +267,9 @@ class Sink:
         self.paused_until = self._clock() + (longest if isinstance(what, Refused) else pause_s)
         self.status.state = "refused" if isinstance(what, Refused) else "waiting"
 
-    def _restart_client(self) -> bool:
-        """Whether to wait, since wandb's process has ended and its users have not all noticed."""
-        if self._client_died and not self._jobs:
-            for unit in self._units.values():
-                unit.run = None
-            self._runs.restart()
-            self._client_died = False
-        return self._client_died
-
     def _report(self, look: Look) -> None:
         steps = [unit.step for unit in self._units.values()]
-        if not self.num_failures and not self._client_died:
+        if not self.num_failures:
             self.status.state = "sending"
             if not steps.count("given up"):
                 self.status.problem = ""

@@ -12,13 +12,14 @@ from sweep.plan import Plan
 from sweep.store import Store
 from sweep.tracking.book import Book
 from sweep.tracking.budget import Budget
+from sweep.tracking.errors import ClientDied
 from sweep.tracking.ledger import Ledger
 from sweep.tracking.offline import OfflineRuns
 from sweep.tracking.online import OnlineRuns
 from sweep.tracking.runs import Runs
 from sweep.tracking.settings import TrackingConfig
 from sweep.tracking.sink import Sink
-from sweep.tracking.status import FOLDER, TrackingStatus, read_status
+from sweep.tracking.status import FOLDER, read_status
 
 TURN_S = 1.0
 _WRITE_EVERY_S = 2.0
@@ -59,7 +60,6 @@ def stream(
     sink: Sink,
     run_folder: Path,
     time_to_end: Callable[[], float | None],
-    on_turn: Callable[[TrackingStatus], None] = lambda status: None,
     max_failures: int | None = None,
 ) -> None:
     """Turn the sink until it is to end and nothing is left, or the time is over.
@@ -69,32 +69,47 @@ def stream(
             sent yet.
         max_failures: of the connection, in a row, after which to end; None is to go on for ever,
             and a refusal is one too many.
+
+    Raises:
+        ClientDied: start this process anew to go on; nothing was closed.
     """
+    try:
+        _turn(sink, run_folder, time_to_end, max_failures)
+    except ClientDied:
+        raise
+    except BaseException:
+        sink.end()
+        raise
+    sink.end()
+    sink.status.write(run_folder)
+
+
+def _turn(
+    sink: Sink,
+    run_folder: Path,
+    time_to_end: Callable[[], float | None],
+    max_failures: int | None,
+) -> None:
     deadline: float | None = None
     written = 0.0
-    try:
-        while True:
-            is_something_left = sink.turn()
-            on_turn(sink.status)
-            now = time.monotonic()
-            if now - written >= _WRITE_EVERY_S:
-                written = now
-                sink.status.write(run_folder)
-            refusals = sink.num_failures if sink.status.state != "refused" else max_failures
-            if max_failures is not None and (refusals or 0) >= max_failures:
-                return
-            seconds = time_to_end() if deadline is None else None
-            if seconds is not None:
-                sink.is_ending, deadline = True, now + seconds
-                continue
-            if deadline is not None and (
-                not is_something_left or now >= deadline or sink.paused_until > deadline
-            ):
-                return
-            time.sleep(TURN_S / 5 if is_something_left else TURN_S)
-    finally:
-        sink.end()
-        sink.status.write(run_folder)
+    while True:
+        is_something_left = sink.turn()
+        now = time.monotonic()
+        if now - written >= _WRITE_EVERY_S:
+            written = now
+            sink.status.write(run_folder)
+        refusals = sink.num_failures if sink.status.state != "refused" else max_failures
+        if max_failures is not None and (refusals or 0) >= max_failures:
+            return
+        seconds = time_to_end() if deadline is None else None
+        if seconds is not None:
+            sink.is_ending, deadline = True, now + seconds
+            continue
+        if deadline is not None and (
+            not is_something_left or now >= deadline or sink.paused_until > deadline
+        ):
+            return
+        time.sleep(TURN_S / 5 if is_something_left else TURN_S)
 
 
 def only_stream(

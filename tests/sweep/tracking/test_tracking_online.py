@@ -168,12 +168,16 @@ def test_a_server_that_never_answers_is_given_up_in_time_and_loses_nothing(
         assert_arrived(server, made_up, unit)
 
 
-def test_a_killed_process_of_wandbs_is_replaced(made_up: MadeUpLedger, server: StandIn) -> None:
+@pytest.mark.parametrize("when", ["RunResumeStatus", "UpsertBucket", "file_stream"])
+def test_a_killed_process_of_wandbs_is_replaced(
+    when: str, made_up: MadeUpLedger, server: StandIn
+) -> None:
     (original,) = made_up.units("original")
+    server.delay_s = 0.2  # so that it dies while it waits for an answer
     with streaming(made_up, **server.environment()) as process:
         with made_up.computing(original) as unit:
             unit.train("original", 3)
-            wait_until(lambda: original.key in server.runs, "the run is there")
+            wait_until(lambda: server.counts()[when] > 0, "it has begun")
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
             unit.train("original", 3)

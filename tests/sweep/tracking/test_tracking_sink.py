@@ -60,7 +60,8 @@ class FakeRuns:
         self.rows: dict[str, list[Any]] = {}
         self.ended: dict[str, Arrived] = {}
         self.open_now: set[str] = set()
-        self.most_open = self.num_restarts = self.num_questions = self.loses_rows = 0
+        self.most_open = self.num_questions = self.loses_rows = 0
+        self.has_died = False
         self.opened: list[str] = []
         self.error: Exception | None = None
 
@@ -81,10 +82,8 @@ class FakeRuns:
         self.num_questions += 1
         return {key: self.ended[key] for key in keys if key in self.ended}
 
-    def restart(self) -> None:
-        self.num_restarts += 1
-        self.open_now.clear()
-        self.error = None
+    def is_dead(self) -> bool:
+        return self.has_died
 
     def close(self) -> None:
         self.open_now.clear()
@@ -229,17 +228,35 @@ def test_one_run_that_the_server_will_not_have_stops_no_other(bench: Bench) -> N
     assert (sink.status.confirmed, sink.status.given_up) == (6, 1)
 
 
-def test_a_client_that_died_is_replaced_and_goes_on_where_the_server_is(bench: Bench) -> None:
-    sink = bench.sink()
+def test_a_client_that_died_ends_this_sink_and_the_next_goes_on_where_the_server_is(
+    bench: Bench,
+) -> None:
     (original,) = bench.made_up.units("original")
     with bench.made_up.computing(original) as under_way:
-        under_way.train("original", 3)
-        bench.turn_until(sink, lambda: len(bench.runs.rows.get(original.key, [])) == 3)
-        bench.runs.error = ClientDied("gone")
-        under_way.train("original", 2)
-        bench.turn_until(sink, lambda: bench.runs.num_restarts == 1)
+        for _ in range(2):
+            sink = bench.sink()
+            under_way.train("original", 3)
+            num_rows = under_way.num_rows
+            bench.turn_until(
+                sink, lambda wanted=num_rows: len(bench.runs.rows.get(original.key, [])) == wanted
+            )
+            under_way.train("original", 2)
+            bench.runs.error = ClientDied("gone")
+            with pytest.raises(ClientDied):
+                bench.turn_until(sink, lambda: False)
+            bench.runs.error = None
+            bench.runs.open_now.clear()
+    sink = bench.sink()
     bench.run_dry(sink)
     assert bench.runs.rows[original.key] == bench.made_up.rows(original)
+
+
+def test_a_client_that_is_gone_is_noticed_though_nobody_calls_it(bench: Bench) -> None:
+    sink = bench.sink()
+    sink.turn()
+    bench.runs.has_died = True
+    with pytest.raises(ClientDied):
+        sink.turn()
 
 
 def test_a_unit_that_starts_over_sends_no_row_twice(bench: Bench) -> None:
