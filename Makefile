@@ -10,8 +10,8 @@ READY := $(VENV)/ready
 quickstart: $(READY)  ## the paper's tables on real images, in about a minute after installing
 	$(BIN)/usweep run configs/quickstart.yaml
 
-test: $(READY)  ## the default test suite
-	$(BIN)/pytest
+test: $(READY)  ## the default test suite, in two processes
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: $(READY)  ## also the slow ones, and those on SLURM
 	$(BIN)/pytest -m ""

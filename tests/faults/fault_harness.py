@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from sweep import node_usage
 from sweep.failures import read_failures
 from sweep.plan import read_plan
 from sweep.report.accuracy_tables import report_tables
@@ -168,7 +169,9 @@ def _records(sweep: Disturbed) -> dict[str, Any]:
     for kind in ("original", "scratch", "two_stage"):
         for key in sweep.store.keys(kind):
             record = sweep.store.read_record(kind, key)
-            kept = {n: record[n] for n in ("metrics", "neutralization", "files", "outcome")}
+            kept = {n: record[n] for n in ("metrics", "neutralization", "outcome")}
+            # What the machine was doing is no result.
+            kept["files"] = {n: d for n, d in record["files"].items() if n != node_usage.FILE}
             costs = {n: cost | {"seconds": 0} for n, cost in record["training"].items()}
             found[f"{kind}/{key}"] = kept | {"training": costs}
     return found

@@ -23,6 +23,7 @@ from sweep.errors import SweepError
 from sweep.files import write_atomically
 from sweep.run import RunOptions, only_driver, run_sweep
 from sweep.store import Store
+from sweep.tracking.status import read_status
 from sweep.worker import RunContext
 
 UNITS = 7
@@ -74,8 +75,8 @@ def modification_times(folder: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def finished(finished_file: Path) -> Path:
-    """Folder of a sweep that ran to its end."""
-    done = usweep("run", finished_file)
+    """Folder of a sweep that ran to its end, tracked offline."""
+    done = usweep("run", finished_file, WANDB_MODE="offline")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{UNITS} of {UNITS} units done (0 before)" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
@@ -107,6 +108,15 @@ def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> N
     frame = pd.read_parquet(report / "results.parquet")
     assert set(frame["unit"]) == set(found)
     assert not list((finished / "store" / "building").iterdir())
+
+
+def test_a_sweep_without_a_key_leaves_a_whole_run_of_each_unit_for_wandb(finished: Path) -> None:
+    run_folder = finished / "runs" / "tiny"
+    found = sorted(path.name.rpartition("-")[2] for path in (run_folder / "wandb").iterdir())
+    assert found == sorted(records(finished))
+    status = read_status(run_folder)
+    assert status is not None
+    assert (status.mode, status.state, status.confirmed) == ("offline", "ended", UNITS)
 
 
 def test_the_same_command_again_repeats_nothing(
@@ -205,6 +215,7 @@ def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
     assert not list((folder / "store" / "building").iterdir())
 
 
+@pytest.mark.slow  # tests/faults has two drivers, and tests/slurm an array of workers
 def test_workers_that_share_a_run_compute_each_unit_once_with_the_same_numbers(
     finished: Path, tiny: ResolvedConfig, tmp_path: Path
 ) -> None:
@@ -334,6 +345,7 @@ def _flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow  # tests/faults has the same among its faults
 def test_damaged_files_are_set_aside_and_computed_again_with_the_same_numbers(
     finished: Path, tiny_file: Path, usweep_here: Here
 ) -> None:

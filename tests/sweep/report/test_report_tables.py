@@ -316,7 +316,7 @@ def everything(results):
     ]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(order=st.randoms(use_true_random=False))
 def test_the_order_of_the_records_changes_nothing(rendered, order: random.Random):
     results, before = rendered

@@ -25,6 +25,7 @@ def tracked(
     yield load_config([tiny_file], [*overrides, "tracking.finish_s=20"])
 
 
+@pytest.mark.slow  # test_run has one that is tracked offline, test_tracking_online all the rest
 def test_a_sweep_is_tracked_while_it_runs(tracked: ResolvedConfig, server: StandIn) -> None:
     out = io.StringIO()
     summary = run_sweep(tracked, RunOptions(num_cpus=2), Console(file=out, width=200))
