@@ -74,10 +74,10 @@ def run_publisher(job: Content, timeout_s: float) -> Content:
         return {"problem": OFFLINE, "status": None, "words": f"WANDB_MODE={mode}"}
     environment = _LIMITS | dict(os.environ) | _QUIET
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    environment.pop("WANDB_SERVICE", None)  # a helper process of somebody else
+    environment.pop("WANDB_SERVICE", None)  # a process of wandb that serves somebody else
     command = [sys.executable, "-P", "-m", "sweep.tracking.publisher"]
     said: Content = {}
-    # Files instead of pipes, which the helper process would hold open after a kill.
+    # Files instead of pipes, which wandb's own process would hold open after a kill.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         try:
             subprocess.run(

@@ -1,6 +1,6 @@
 """The process that publishes a report and a view; started by `sweep.tracking.publish`.
 
-The library may wait for long, starts a helper process and ends only with its own process, so it
+The library may wait for long, starts a process of its own and ends only with its own process, so it
 gets one that can be killed. A job comes as JSON on standard input. On standard output there is a
 line of JSON for each thing as soon as it is published, so that nothing of it is forgotten when
 this process is killed, and one about the problem if there was one.

@@ -57,9 +57,10 @@ class MadeUpLedger:
         self._running.discard(unit.key)
         self.say_what_runs()
 
-    def say_what_runs(self) -> None:
-        """As a driver does, every 2 s."""
-        snapshot = Snapshot(running_s=dict.fromkeys(self._running, 1.0), updated=time.time())
+    def say_what_runs(self, ended: bool = False) -> None:
+        """As a driver does, every 2 s and at its end."""
+        running_s = dict.fromkeys(self._running, 1.0)
+        snapshot = Snapshot(running_s=running_s, updated=time.time(), ended=ended)
         write_atomically(self.run_folder / PROGRESS, json.dumps(asdict(snapshot)))
 
     def finish(self, unit: PlannedUnit, num_epochs: int = 3, outcome: str = "done") -> None:

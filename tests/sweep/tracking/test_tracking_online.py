@@ -1,5 +1,8 @@
 """The stream with wandb's own client, against a server on loopback."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -204,3 +207,32 @@ def test_a_sweep_that_shares_a_unit_adds_its_tag_and_sends_no_row_again(
     assert {sweep_tag("tiny"), sweep_tag("another")} <= set(run.tags)
     assert run.group == "tiny"
     assert set(run.writes.values()) == {1}
+
+
+def test_track_follows_a_sweep_from_elsewhere_until_it_ends(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    (original,) = made_up.units("original")
+    scratch, _ = made_up.units("scratch")
+    command = [sys.executable, "-m", "sweep", "track", str(made_up.run_folder), "--follow"]
+    env = os.environ | {"WANDB_MODE": ""} | server.environment()
+    made_up.finish(scratch)
+    with made_up.computing(original) as unit:
+        unit.train("original", 4)
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        try:
+            wait_until(lambda: {original.key, scratch.key} <= server.runs.keys(), "both are there")
+            assert server.runs[original.key].exit_code is None
+            second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            assert second.returncode == 2
+            assert "sends tiny already" in second.stderr
+            unit.train("original", 4)
+        except BaseException:
+            process.kill()
+            raise
+    made_up.say_what_runs(ended=True)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "W&B online: 2 of 2 finished units sent" in output
+    for unit_ in (original, scratch):
+        assert_arrived(server, made_up, unit_)
