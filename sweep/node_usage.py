@@ -41,14 +41,18 @@ class NodeUsage:
         self._gpu = GpuWatch() if device == "cuda" else None
         self._is_first = True
         psutil.cpu_percent()  # counts from here
-        self._keep(num_rows)
+        self._before_s = self._keep(num_rows)  # of an attempt that was interrupted
 
-    def _keep(self, num_rows: int) -> None:
-        if self._path.exists():
-            kept = [line for line in read_usage(self._path) if line["row"] < num_rows]
-            self._path.unlink()
-            if kept:
-                write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    def _keep(self, num_rows: int) -> float:
+        if not self._path.exists():
+            return 0.0
+        kept = [line for line in read_usage(self._path) if line["row"] < num_rows]
+        self._path.unlink()
+        if not kept:
+            return 0.0
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        seconds = kept[-1].get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
 
     def note(self, row: int) -> None:
         """Write a line for this row of the history, if it is time for one."""
@@ -57,7 +61,8 @@ class NodeUsage:
             return
         self._last, self._is_first = now, False
         gpu = {} if self._gpu is None else self._gpu.means()
-        line = {"row": row, "seconds": round(now - self._began, 1)} | measure() | gpu
+        seconds = round(self._before_s + now - self._began, 1)
+        line = {"row": row, "seconds": seconds} | measure() | gpu
         with self._path.open("a") as file:  # opened each time, as the history is
             file.write(json.dumps(line) + "\n")
 

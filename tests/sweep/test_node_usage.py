@@ -49,8 +49,12 @@ def test_a_unit_of_a_moment_leaves_no_file(tmp_path: Path) -> None:
 def test_going_back_to_a_checkpoint_cuts_what_is_of_later_rows(tmp_path: Path) -> None:
     lines = [{"row": row, "seconds": 1.0} for row in (0, 4, 8)]
     (tmp_path / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"row": ')
-    NodeUsage(tmp_path, "cpu", num_rows=5)
+    clock = Clock()
+    usage = NodeUsage(tmp_path, "cpu", num_rows=5, clock=clock)
     assert [line["row"] for line in read_usage(tmp_path / FILE)] == [0, 4]
+    clock.now += 2.0
+    usage.note(5)  # its time goes on where the attempt before had been
+    assert read_usage(tmp_path / FILE)[-1]["seconds"] == 3.0
     NodeUsage(tmp_path, "cpu", num_rows=0)
     assert not (tmp_path / FILE).exists()
 
