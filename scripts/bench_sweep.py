@@ -33,6 +33,7 @@ def sweep_of(num_units: int, folder: Path, name: str) -> ResolvedConfig:
             f"name={name}",
             f"grid.forget_ratios={ratios}",
             "grid.seeds=[0]",
+            "tracking.mode=disabled",  # these units have nothing to show
             f"output.store={folder}/store-{name}",
             f"output.runs={folder}/runs",
             f"data.root={folder}/data",

@@ -225,9 +225,11 @@ class Sink:
         """A unit whose files are not what was written is for the next `usweep run` to mend."""
         try:
             yield
-        except DamagedError as error:
+        except (DamagedError, KeyError, TypeError, AttributeError) as error:
+            label = self._ledger.plan.units[key].label
+            what = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
             self._units[key].step = "given up"
-            self.status.problem = str(error)
+            self.status.problem = f"{label}: {what}"
 
     def _opened(self, key: str) -> OpenRun:
         unit = self._units[key]

@@ -301,6 +301,18 @@ def test_a_damaged_history_is_named_and_stops_no_other(bench: Bench) -> None:
     assert original.key not in bench.runs.rows
 
 
+def test_a_record_that_lacks_something_is_named_and_stops_no_other(bench: Bench) -> None:
+    bench.made_up.finish_all()
+    (original,) = bench.made_up.units("original")
+    record = bench.made_up.ledger.record(original.key)
+    del record["outcome"]
+    bench.made_up.store.write_record(bench.made_up.ledger.folder(original.key), record)
+    sink = bench.sink()
+    bench.run_dry(sink)
+    assert (sink.status.confirmed, sink.status.given_up) == (6, 1)
+    assert sink.status.problem == "original digits seed 0: KeyError 'outcome'"
+
+
 def test_a_damaged_unit_that_was_sent_before_stops_no_other_of_its_question(bench: Bench) -> None:
     bench.made_up.finish_all()
     bench.run_dry(bench.sink())
