@@ -164,7 +164,7 @@ def check_host() -> Result:
     where = f"{through.hostname}:{port}" + (" (a proxy)" if proxy else "")
     if reason is None:
         return ok(f"{where} is reached")
-    advice = "the sweep runs all the same; from where there is a network: usweep track RUN --follow"
+    advice = "set tracking.mode=disabled; from where there is a network: usweep track RUN --follow"
     return warning(f"{where} is not reached within {_ANSWER_S:.0f} s: {reason}", advice)
 
 

@@ -20,6 +20,7 @@ from sweep.files import write_atomically
 FILE = "node.jsonl"
 EVERY_S = 15.0  # between two lines; W&B samples a machine as often
 _FIRST_AFTER_S = 1.0  # a processor's use over less than that says nothing
+_PATIENCE_S = 5.0  # with a driver that does not answer
 _GPU_EVERY_S = 2.0  # a GPU tells of its last moment only, so it is asked in between
 
 Usage = dict[str, float]
@@ -40,7 +41,8 @@ class NodeUsage:
         self._began = self._last = clock()
         self._gpu = GpuWatch() if device == "cuda" else None
         self._is_first = True
-        psutil.cpu_percent()  # counts from here
+        with suppress(OSError, psutil.Error):
+            psutil.cpu_percent()  # counts from here
         self._before_s = self._keep(num_rows)  # of an attempt that was interrupted
 
     def _keep(self, num_rows: int) -> float:
@@ -62,9 +64,10 @@ class NodeUsage:
         self._last, self._is_first = now, False
         gpu = {} if self._gpu is None else self._gpu.means()
         seconds = round(self._before_s + now - self._began, 1)
-        line = {"row": row, "seconds": seconds} | measure() | gpu
-        with self._path.open("a") as file:  # opened each time, as the history is
-            file.write(json.dumps(line) + "\n")
+        with suppress(OSError, psutil.Error):  # only nice to know
+            line = {"row": row, "seconds": seconds} | measure() | gpu
+            with self._path.open("a") as file:  # opened each time, as the history is
+                file.write(json.dumps(line) + "\n")
 
     def __enter__(self) -> "NodeUsage":
         if self._gpu is not None:
@@ -98,7 +101,7 @@ class GpuWatch:
     def stop(self) -> None:
         """Ask no more."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
     def _watch(self) -> None:
         while not self._ended.wait(self._every_s):

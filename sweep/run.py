@@ -111,29 +111,26 @@ def _run(
     ending = Ending(folder / DRAIN_FILE, sweep.resources.grace_s, console, requests)
     beside = Beside(sweep.tracking, sweep.run_folder, console)
     progress.tracking = beside.line
-    if not frontier.is_exhausted:
-        context = RunContext(
-            plan=plan,
-            store_root=store.root.resolve(),
-            data_root=Path(sweep.data.root).resolve(),
-            prepared_root=sweep.data.prepared_root.resolve(),
-            keep_models=tuple(sweep.output.keep_models),
-            provenance=Provenance.of_this_code(),
-            checkpoint_every_s=sweep.output.checkpoint_every_s,
-            drain_file=ending.drain_file.resolve(),
-            plugins=options.plugins,
-            compute=options.compute,
-        )
-        with beside, ending:
-            try:
+    context = RunContext(
+        plan=plan,
+        store_root=store.root.resolve(),
+        data_root=Path(sweep.data.root).resolve(),
+        prepared_root=sweep.data.prepared_root.resolve(),
+        keep_models=tuple(sweep.output.keep_models),
+        provenance=Provenance.of_this_code(),
+        checkpoint_every_s=sweep.output.checkpoint_every_s,
+        drain_file=ending.drain_file.resolve(),
+        plugins=options.plugins,
+        compute=options.compute,
+    )
+    try:
+        with ending, beside:  # in this order: a signal also ends the waiting for the stream
+            if not frontier.is_exhausted:  # else there is only what an earlier run did not send
                 _compute(context, config, options, frontier, progress, ending, lease)
-            except KeyboardInterrupt:
-                if not ending.has_begun:
-                    raise
             beside.is_in_haste = ending.has_begun
-    else:
-        with beside:  # what an earlier run could not send
-            pass
+    except KeyboardInterrupt:
+        if not ending.has_begun:
+            raise
     counts = {state: progress.count(state) for state in ("failed", "blocked")}
     counts["not_converged"] = progress.not_converged
     # Asked of the store: a unit may have been published while the sweep was being ended.

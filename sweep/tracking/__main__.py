@@ -5,6 +5,7 @@ there is left for what is not sent yet, also where the driver was killed. `once`
 finished; `follow` is to go on until the sweep ends, wherever that runs.
 """
 
+import json
 import math
 import os
 import select
@@ -12,21 +13,28 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
+from sweep.errors import LeaseLost
 from sweep.files import keep_others_from_writing
-from sweep.overview import is_running, open_run
+from sweep.overview import open_run, run_status
 from sweep.secrets import redact_console
+from sweep.tracking.beside import command
 from sweep.tracking.errors import ClientDied
 from sweep.tracking.settings import mode_now, read_tracking
 from sweep.tracking.stream import make_sink, only_stream, stream
 
 EXIT_HELD = 3  # another process streams this run
+EXIT_LATE = 4  # not everything was done in time
 ONCE, FOLLOW = "once", "follow"  # of `usweep track`, always online
 _BESIDE = "beside"  # a driver
 _MAX_FAILURES = 3  # of a connection that somebody waits for
 _LATE_S = 5.0  # after which wandb's process is not waited for any more
-_ENDS = "USWEEP_TRACKING_ENDS"  # variable: when, by the monotonic clock, for a process begun anew
+# Variables of a process that begins anew, by the monotonic clock: when it is to end, and the pause
+# that it is in.
+_ENDS, _PAUSE = "USWEEP_TRACKING_ENDS", "USWEEP_TRACKING_PAUSE"
+_LOOK_EVERY_S = 5.0  # at a sweep that is followed
 # Ctrl-C is for the driver. SLURM and submitit send the others to all processes of a job.
 _IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -36,6 +44,7 @@ class Parent:
 
     def __init__(self, how: str, run_folder: Path, finish_s: float) -> None:
         self._how, self._run_folder, self._finish_s = how, run_folder, finish_s
+        self._looked, self._was_over = -math.inf, False
         if _ENDS in os.environ:
             _end_in_any_case(self._left() + _LATE_S)
 
@@ -43,8 +52,8 @@ class Parent:
         """None while the sweep goes on; then the seconds that are left."""
         if _ENDS not in os.environ:
             seconds = self._seconds()
-            if seconds is None:
-                return None
+            if seconds is None or math.isinf(seconds):
+                return seconds
             os.environ[_ENDS] = str(time.monotonic() + seconds)
             _end_in_any_case(seconds + _LATE_S)
         return self._left()
@@ -61,16 +70,23 @@ class Parent:
                 return self._finish_s
         if self._how == ONCE:
             return math.inf
-        if self._how == FOLLOW and not is_running(self._run_folder):
+        if self._how == FOLLOW and self._is_over():
             return self._finish_s
         return None
 
+    def _is_over(self) -> bool:
+        """Whether nobody computes the run, nor will; seen twice, since a job may be requeued."""
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return False
+        self._looked = time.monotonic()
+        was_over, self._was_over = self._was_over, run_status(self._run_folder).is_over
+        return was_over and self._was_over
+
 
 def _end_in_any_case(seconds: float) -> None:
-    if math.isfinite(seconds):
-        timer = threading.Timer(seconds, os._exit, [1])
-        timer.daemon = True
-        timer.start()
+    timer = threading.Timer(seconds, os._exit, [EXIT_LATE])
+    timer.daemon = True
+    timer.start()
 
 
 def main() -> int:
@@ -93,19 +109,28 @@ def main() -> int:
         return EXIT_HELD
     max_failures = _MAX_FAILURES if how == ONCE else None
     plan, store = open_run(run_folder)
+    sink = make_sink(plan, store, run_folder, config, mode)
+    sink.num_failures, sink.paused_until = json.loads(os.environ.pop(_PAUSE, "[0, 0.0]"))
     try:
         with lease:
-            sink = make_sink(plan, store, run_folder, config, mode)
-            stream(sink, run_folder, parent.time_to_end, max_failures)
+            stream(sink, run_folder, parent.time_to_end, lease.is_current, max_failures)
+    except LeaseLost:
+        return EXIT_HELD
     except ClientDied as error:
         print(f"begun anew: {error}", flush=True)
+        os.environ[_PAUSE] = json.dumps([sink.num_failures, sink.paused_until])
         # Threads that wait for the old one would never end.
-        os.execv(sys.executable, [sys.executable, "-m", "sweep.tracking", *sys.argv[1:]])
+        os.execv(sys.executable, command(*sys.argv[1:]))
     return 0
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     # Threads may still wait for a server that does not answer; what they know is on the disk.
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)

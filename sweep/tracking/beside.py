@@ -12,7 +12,13 @@ from sweep.tracking.settings import TrackingConfig, mode_now
 from sweep.tracking.status import FOLDER, describe, read_status
 
 _LATE_S = 8.0  # that the process may need beyond the time it was given
-_HASTE_S = 3.0  # for what is not sent yet where the sweep itself was told to end
+# Where the sweep itself was told to end, by a job's grace time perhaps.
+_HASTE_S, _LATE_IN_HASTE_S = 2.0, 1.0
+
+
+def command(*arguments: str) -> list[str]:
+    """The stream's process; the folder where it starts, and what lies there, is of no concern."""
+    return [sys.executable, "-P", "-m", "sweep.tracking", *arguments]
 
 
 def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -22,25 +28,26 @@ def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]"
         OSError: the run's folder cannot be written.
     """
     log_of(run_folder).parent.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, sys.path))
     with log_of(run_folder).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "sweep.tracking", str(run_folder.resolve()), *arguments],
+            command(str(run_folder.resolve()), *arguments),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for its parent
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
 
 
-def end_stream(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Give a stream so long for what it has not sent yet; afterwards it is gone."""
+def end_stream(process: "subprocess.Popen[bytes]", seconds: float, late_s: float = _LATE_S) -> None:
+    """Give a stream so long for what it has not sent yet; afterwards, or `late_s` later, it is gone."""
     assert process.stdin is not None
     with suppress(OSError):  # it has ended before
         process.stdin.write(f"{seconds}\n".encode())
         process.stdin.close()
     try:
-        process.wait(seconds + _LATE_S)
+        process.wait(seconds + late_s)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
@@ -79,12 +86,17 @@ class Beside:
     def __exit__(self, *error: object) -> None:
         if self._process is None:
             return
-        seconds = _HASTE_S if self.is_in_haste or error[0] else self._config.finish_s
         with self._console.status("sending the last results to Weights & Biases"):
-            end_stream(self._process, seconds)
+            if self.is_in_haste or error[0]:
+                end_stream(self._process, _HASTE_S, _LATE_IN_HASTE_S)
+            else:
+                end_stream(self._process, self._config.finish_s)
         status = read_status(self._run_folder)
         if status is None or status == self._before:
             where = log_of(self._run_folder)
             self._console.print(f"W&B: nothing was tracked; see {where}", style="yellow")
         else:
             self._console.print(describe(status, self._run_folder), soft_wrap=True)
+            if self._process.returncode == 1:
+                where = log_of(self._run_folder)
+                self._console.print(f"W&B: the stream ended early; see {where}", style="yellow")

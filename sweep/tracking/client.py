@@ -12,13 +12,18 @@ _PROCESS, _KILL_S = "wandb-core", 5.0
 # A user's variables that are meant for a script of one run, and would be every unit's.
 _FOREIGN_VARIABLES = (
     *("WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS", "WANDB_RESUME"),
-    *("WANDB_SWEEP_ID", "WANDB_JOB_TYPE", "WANDB_MODE", "WANDB_DIR", "WANDB_SERVICE"),
-    *("WANDB_CONSOLE", "WANDB_RESUME", "WANDB_PROJECT"),
+    *("WANDB_SWEEP_ID", "WANDB_JOB_TYPE", "WANDB_DIR", "WANDB_SERVICE"),
+    *("WANDB_CONSOLE", "WANDB_PROJECT"),
 )
 
 
-def prepare_environment() -> None:
-    """Take out of this process's environment what is not meant for all units of a sweep."""
+def prepare_environment(mode: str) -> None:
+    """Take out of this process's environment what is not meant for all units of a sweep.
+
+    Args:
+        mode: as decided; a process that begins anew is to decide the same.
+    """
+    os.environ["WANDB_MODE"] = mode
     for name in _FOREIGN_VARIABLES:
         os.environ.pop(name, None)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

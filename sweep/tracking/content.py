@@ -119,7 +119,7 @@ def config_of_record(record: Mapping[str, Any]) -> Row:
 def tags_of(plan: Plan, unit: PlannedUnit) -> list[str]:
     """The sweep and the unit's place on each axis, for filters by a click."""
     seeds = unit.seeds
-    tags = [sweep_tag(plan.name), dataset_tag(unit.dataset)]
+    tags = [sweep_tag(plan.name), *map(dataset_tag, (unit.dataset, *unit.also_in))]
     if unit.forget_ratio is not None:
         tags.append(f"forget:{100 * unit.forget_ratio:g}%")
     if unit.strategy is not None:

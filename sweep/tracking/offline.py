@@ -24,6 +24,7 @@ from sweep.tracking.settings import TrackingConfig
 
 FOLDER = "wandb"  # in a run's folder
 _WHOLE = "usweep.json"
+_PREFIX = "offline-run-"  # wandb's own
 
 
 class OfflineRuns:
@@ -32,7 +33,7 @@ class OfflineRuns:
     url: str | None = None
 
     def __init__(self, plan: Plan, config: TrackingConfig, run_folder: Path) -> None:
-        prepare_environment()
+        prepare_environment("offline")
         self._client = Client()
         self._plan, self._config = plan, config
         self._target = run_folder / FOLDER
@@ -42,7 +43,10 @@ class OfflineRuns:
         """Begin a unit's run from its first row; what is there of it is replaced."""
         import wandb
 
-        self._folder = self._folder or temporary_folder()
+        if self._folder is None:
+            self._folder = temporary_folder()
+            for half in self._target.glob(f".{_PREFIX}*"):  # of a process that was killed
+                shutil.rmtree(half, ignore_errors=True)
         tags = tags_of(self._plan, unit)
         run = wandb.init(
             id=unit.key,
@@ -63,7 +67,7 @@ class OfflineRuns:
         """What whole folders say of themselves."""
         found = {}
         for key in keys:
-            for path in self._target.glob(f"offline-run-*-{key}/{_WHOLE}"):
+            for path in self._target.glob(f"{_PREFIX}*-{key}/{_WHOLE}"):
                 with suppress(OSError, ValueError, TypeError, KeyError):
                     said = json.loads(path.read_bytes())
                     found[key] = Arrived(said["num_rows"], said["outcome"], tuple(said["tags"]))
@@ -95,7 +99,7 @@ class OfflineRun(Recording):
         for leftover in ("logs", "tmp"):
             shutil.rmtree(self._written / leftover, ignore_errors=True)
         write_atomically(self._written / _WHOLE, json.dumps(said))
-        for earlier in self._target.glob(f"offline-run-*-{record['key']}"):
+        for earlier in self._target.glob(f"{_PREFIX}*-{record['key']}"):
             shutil.rmtree(earlier, ignore_errors=True)
         self._target.mkdir(parents=True, exist_ok=True)
         # First beside its place, since the temporary folder may be on another disk.

@@ -17,7 +17,7 @@ from sweep.tracking.errors import Refused
 from sweep.tracking.runs import Arrived, Recording
 from sweep.tracking.settings import TrackingConfig
 
-REQUESTS_A_RUN = 7  # at most, counted with wandb 0.31: start, upserts, two parts of the stream
+REQUESTS_A_RUN = 8  # at most, counted with wandb 0.31: asking, start, upserts, parts of the stream
 TRANSMIT_EVERY_S = 15.0  # of each open run
 _INIT_TIMEOUT_S = 20.0
 # wandb's own would retry for hours, and nothing here would know; the sink tries again itself.
@@ -37,7 +37,7 @@ class OnlineRuns:
     """Opens runs in one project; see `runs.Runs`."""
 
     def __init__(self, plan: Plan, config: TrackingConfig) -> None:
-        prepare_environment()
+        prepare_environment("online")
         self._client = Client()
         self._plan, self._config = plan, config
         self._folder: Path | None = None

@@ -21,7 +21,7 @@ from sweep.report import ReportSummary
 from sweep.secrets import redact
 from sweep.tracking.publisher import NO_ANSWER, NO_KEY, NO_NETWORK
 from sweep.tracking.report_spec import report_spec
-from sweep.tracking.settings import TrackingConfig, read_tracking
+from sweep.tracking.settings import OFFLINE_MODES, TrackingConfig, read_tracking, wandb_mode
 from sweep.tracking.workspace_spec import workspace_spec
 
 REPORT_FILE, VIEW_FILE = "wandb_report.json", "wandb_workspace.json"  # in the report's folder
@@ -29,7 +29,6 @@ STATE_FILE = Path("tracking/wandb_report.json")  # in the run's folder
 TIMEOUT_S = 60.0
 _SERVICE = "Weights & Biases"
 OFFLINE = "offline"  # beside the problems of the publishing process
-_OFFLINE_MODES = ("offline", "dryrun", "disabled")
 _LIMITS = {
     "WANDB_HTTP_TIMEOUT": "20",  # seconds a request, its repetitions included
     "WANDB__GRAPHQL_RETRY_MAX": "2",  # 20 otherwise
@@ -69,8 +68,8 @@ def run_publisher(job: Content, timeout_s: float) -> Content:
     Args:
         job: as of `sweep.tracking.publisher`.
     """
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in _OFFLINE_MODES:
+    mode = wandb_mode()
+    if mode in (*OFFLINE_MODES, "disabled"):
         return {"problem": OFFLINE, "status": None, "words": f"WANDB_MODE={mode}"}
     environment = _LIMITS | dict(os.environ) | _QUIET
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -11,6 +11,7 @@ from sweep.secrets import source_of_key
 from unlearning.config import require
 
 MODES = ("auto", "online", "offline", "disabled")
+OFFLINE_MODES = ("offline", "dryrun")  # values of WANDB_MODE
 
 
 @dataclass
@@ -42,10 +43,15 @@ def mode_now(config: TrackingConfig) -> str:
     """
     if config.mode != "auto":
         return config.mode
-    wished = os.environ.get("WANDB_MODE", "").strip().lower()
-    if wished in ("offline", "disabled"):
+    wished = wandb_mode()
+    if wished == "disabled":
         return wished
-    return "online" if source_of_key() else "offline"
+    return "online" if source_of_key() and wished not in OFFLINE_MODES else "offline"
+
+
+def wandb_mode() -> str:
+    """What wandb's own variable says; empty if nothing."""
+    return os.environ.get("WANDB_MODE", "").strip().lower()
 
 
 def read_tracking(run_folder: Path) -> TrackingConfig:

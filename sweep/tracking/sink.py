@@ -29,11 +29,12 @@ from sweep.tracking.online import REQUESTS_A_RUN, TRANSMIT_EVERY_S
 from sweep.tracking.runs import Arrived, OpenRun, Runs
 from sweep.tracking.status import TrackingStatus
 
+AT_END = 8  # runs that are closed at the same time
 AT_ONCE = 4  # threads; wandb's client waits for the server in most of its calls
 ASK_AT_ONCE = 100  # units in one question
 ASK_EVERY_S = 20.0
 LEAVE_TO_OTHERS_S = 120.0
-MAX_SENDS = 3
+MAX_SENDS = 8  # in vain, with ever longer pauses: a quarter of an hour
 PAUSE_FIRST_S, PAUSE_MAX_S = 5.0, 300.0
 
 
@@ -72,7 +73,7 @@ class Sink:
         self._asked_at = self._looked_at = clock()
         self.paused_until = 0.0
         self.num_failures = 0  # in a row, of the connection
-        self.status = TrackingStatus(state="sending")
+        self.status = TrackingStatus()
         self.is_ending = False
 
     def turn(self) -> bool:
@@ -85,7 +86,11 @@ class Sink:
         self._collect()
         if self._runs.is_dead():
             raise ClientDied("wandb's process has ended")
-        look = self._ledger.look()
+        try:
+            look = self._ledger.look()
+        except OSError as error:  # a file system that is away for a moment
+            self.status.problem = str(error)
+            return True
         self._note(look)
         if self._clock() >= self.paused_until:
             for step in (self._ask, self._send, self._follow):
@@ -104,8 +109,8 @@ class Sink:
             if self._units[key].step in ("new", "follow"):
                 self._units[key].step = "send"
         for key in look.building:
-            if self._units[key].step in ("new", "failed"):
-                self._units[key].step = "follow"
+            if self._units[key].step in ("new", "failed", "given up"):
+                self._units[key].step = "follow"  # "given up": damaged, and now computed again
         now = self._clock()
         num_open = sum(unit.run is not None for unit in self._units.values())
         self._budget.spend(num_open * (now - self._looked_at) / TRANSMIT_EVERY_S)
@@ -177,6 +182,9 @@ class Sink:
             unit.step = "done"
         elif unit.num_sends >= MAX_SENDS:
             unit.step = "given up"
+        elif unit.num_sends:  # to a server that takes no rows just now, or is slow to count them
+            unit.step = "send"
+            unit.ask_after = now + min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (unit.num_sends - 1))
         elif is_anothers and not self.is_ending and now - unit.first_asked < LEAVE_TO_OTHERS_S:
             unit.ask_after = now + ASK_EVERY_S
         else:
@@ -212,13 +220,22 @@ class Sink:
     def _feed(self, keys: tuple[str, ...], folders: Mapping[str, Path]) -> bool:
         for key in keys:
             unit = self._units[key]
-            # Just published, or taken over: the next look finds it.
-            with suppress(FileNotFoundError), self._giving_up_damaged(key):
+            with self._skipping_unreadable(), self._giving_up_damaged(key):
                 seen = self._ledger.sign(folders[key])
                 if unit.run is not None and seen != unit.seen:
                     unit.run.send(self._ledger.rows(folders[key], unit.run.next_row))
                     unit.seen = seen
         return False
+
+    @contextmanager
+    def _skipping_unreadable(self) -> Iterator[None]:
+        """A unit was just published or taken over, or the file system is away for a moment."""
+        try:
+            yield
+        except ConnectionError:  # to wandb's process
+            raise
+        except OSError:
+            pass
 
     @contextmanager
     def _giving_up_damaged(self, key: str) -> Iterator[None]:
@@ -228,6 +245,7 @@ class Sink:
         except (DamagedError, KeyError, TypeError, AttributeError) as error:
             label = self._ledger.plan.units[key].label
             what = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+            self._close(key)
             self._units[key].step = "given up"
             self.status.problem = f"{label}: {what}"
 
@@ -235,6 +253,8 @@ class Sink:
         unit = self._units[key]
         if unit.run is None:
             self._budget.take(REQUESTS_A_RUN)
+            if unit.first_asked is None:  # another sweep may have begun it: its group and tags stay
+                unit.known = self._runs.arrived([key]).get(key)
             unit.run = self._runs.open(self._ledger.plan.units[key], unit.known)
             unit.seen = None
         return unit.run
@@ -252,14 +272,15 @@ class Sink:
 
     def _went_wrong(self, keys: tuple[str, ...], error: BaseException) -> None:
         what = told_apart(error)
+        is_final = isinstance(what, RunRefused) and len(keys) == 1
         for key in keys:
             self._units[key].run = None
-            if isinstance(what, RunRefused):
+            if is_final:
                 self._units[key].step = "given up"
         self.status.problem = str(what)
         if isinstance(what, ClientDied):
             raise what
-        if not isinstance(what, RunRefused):
+        if not is_final:
             self._pause(what)
 
     def _pause(self, what: TrackingError) -> None:
@@ -283,10 +304,20 @@ class Sink:
 
     def end(self) -> None:
         """Close what is still open; units under way are marked as going on later."""
-        for unit in self._units.values():
-            if unit.run is not None and not self.num_failures:
-                with suppress(Exception):
-                    unit.run.interrupt()
+        self.status.state, self.status.live = "ended", 0
+        busy = {key for keys in self._jobs.values() for key in keys}
+        if not self.num_failures:
+            with ThreadPoolExecutor(AT_END) as pool:
+                list(pool.map(self._close, self._units.keys() - busy))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Leave everything as it is: what has not arrived is sent again by the next."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._runs.close()
-        self.status.state, self.status.live = "ended", 0
+
+    def _close(self, key: str) -> None:
+        run, self._units[key].run = self._units[key].run, None
+        if run is not None:
+            with suppress(Exception):
+                run.interrupt()

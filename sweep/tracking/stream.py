@@ -1,13 +1,13 @@
 """Runs a sink until there is nothing left to send, or no time."""
 
+import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sweep.errors import SweepError
-from sweep.lease import Holding, Lease, Leases, Watch
+from sweep.errors import LeaseLost, SweepError
+from sweep.lease import HEARTBEAT_S, Holding, Lease, Leases, Watch
 from sweep.plan import Plan
 from sweep.store import Store
 from sweep.tracking.book import Book
@@ -15,7 +15,7 @@ from sweep.tracking.budget import Budget
 from sweep.tracking.errors import ClientDied
 from sweep.tracking.ledger import Ledger
 from sweep.tracking.offline import OfflineRuns
-from sweep.tracking.online import OnlineRuns
+from sweep.tracking.online import TRANSMIT_EVERY_S, OnlineRuns
 from sweep.tracking.runs import Runs
 from sweep.tracking.settings import TrackingConfig
 from sweep.tracking.sink import Sink
@@ -35,23 +35,25 @@ def make_sink(
     target: tuple[str, ...]
     if mode == "offline":
         runs, target = OfflineRuns(plan, config, run_folder), ("offline", config.project)
-        per_minute = _UNLIMITED
+        per_minute, open_runs = _UNLIMITED, 0  # nobody watches files grow
     else:
         server = os.environ.get("WANDB_BASE_URL", "")
-        entity = config.entity or os.environ.get("WANDB_ENTITY", "")
+        # Where a key's runs go by default differs between users of one run's folder.
+        entity = config.entity or os.environ.get("WANDB_ENTITY") or f"of user {os.getuid()}"
         runs, target = OnlineRuns(plan, config), (server, entity, config.project, plan.name)
         per_minute = config.requests_per_minute
+        # Each sends something every so often; at most half of the budget is for them.
+        open_runs = min(config.open_runs, int(per_minute / 2 * TRANSMIT_EVERY_S / 60))
     sink = Sink(
         Ledger(plan, store, run_folder),
         runs,
         Book(run_folder, *target),
         Budget(per_minute),
-        # Files are written once a unit is finished: nobody watches them grow.
-        config.open_runs if mode == "online" else 0,
+        open_runs,
     )
     sink.status.mode = mode
-    earlier = read_status(run_folder)
-    if earlier is not None and earlier.mode == mode:
+    earlier = read_status(run_folder, mode)
+    if earlier is not None:
         sink.status.url = earlier.url  # known again only once a run is opened
     return sink
 
@@ -60,6 +62,7 @@ def stream(
     sink: Sink,
     run_folder: Path,
     time_to_end: Callable[[], float | None],
+    is_mine: Callable[[], bool] = lambda: True,
     max_failures: int | None = None,
 ) -> None:
     """Turn the sink until it is to end and nothing is left, or the time is over.
@@ -67,19 +70,24 @@ def stream(
     Args:
         time_to_end: None while the sweep goes on; then the seconds that are left for what is not
             sent yet.
+        is_mine: whether nobody else has taken this run's stream over; asked every few seconds.
         max_failures: of the connection, in a row, after which to end; None is to go on for ever,
             and a refusal is one too many.
 
     Raises:
         ClientDied: start this process anew to go on; nothing was closed.
+        LeaseLost: another stream has taken over.
     """
     try:
-        _turn(sink, run_folder, time_to_end, max_failures)
-    except ClientDied:
+        _turn(sink, run_folder, time_to_end, is_mine, max_failures)
+    except (ClientDied, LeaseLost):
+        sink.abandon()
         raise
     except BaseException:
         sink.end()
         raise
+    sink.status.state = "ended"
+    sink.status.write(run_folder)  # closing what is open may take longer than there is time
     sink.end()
     sink.status.write(run_folder)
 
@@ -88,33 +96,37 @@ def _turn(
     sink: Sink,
     run_folder: Path,
     time_to_end: Callable[[], float | None],
+    is_mine: Callable[[], bool],
     max_failures: int | None,
 ) -> None:
     deadline: float | None = None
-    written = 0.0
+    written = checked = 0.0
     while True:
-        is_something_left = sink.turn()
         now = time.monotonic()
+        if deadline is None or math.isinf(deadline):  # one without an end may yet get one
+            seconds = time_to_end()
+            if seconds is not None:
+                sink.is_ending, deadline = True, now + seconds
+        if now - checked >= HEARTBEAT_S:
+            checked = now
+            if not is_mine():
+                raise LeaseLost("another process streams this run now")
+        is_something_left = sink.turn()
         if now - written >= _WRITE_EVERY_S:
             written = now
             sink.status.write(run_folder)
         refusals = sink.num_failures if sink.status.state != "refused" else max_failures
         if max_failures is not None and (refusals or 0) >= max_failures:
             return
-        seconds = time_to_end() if deadline is None else None
-        if seconds is not None:
-            sink.is_ending, deadline = True, now + seconds
-            continue
         if deadline is not None and (
             not is_something_left or now >= deadline or sink.paused_until > deadline
         ):
             return
-        time.sleep(TURN_S / 5 if is_something_left else TURN_S)
+        is_busy = is_something_left and sink.paused_until <= time.monotonic()
+        time.sleep(TURN_S / 5 if is_busy else TURN_S)
 
 
-def only_stream(
-    run_folder: Path, mode: str, wait: Callable[[], bool]
-) -> AbstractContextManager[Lease] | None:
+def only_stream(run_folder: Path, mode: str, wait: Callable[[], bool]) -> Lease | None:
     """The lease of a run's stream; several would send the same rows at the same time.
 
     Args:

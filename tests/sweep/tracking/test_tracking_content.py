@@ -1,6 +1,7 @@
 """What stands in W&B: names, and what is read of the ledger for it."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ def test_the_mode_follows_the_key_and_wandbs_own_variable(
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert mode_now(TrackingConfig()) == "online"
     assert mode_now(TrackingConfig(mode="offline")) == "offline"
+    for wished in ("offline", "DryRun "):
+        monkeypatch.setenv("WANDB_MODE", wished)
+        assert mode_now(TrackingConfig()) == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert mode_now(TrackingConfig()) == "disabled"
     assert mode_now(TrackingConfig(mode="online")) == "online"
@@ -205,9 +209,27 @@ def test_the_runs_own_configuration_says_where_it_is_tracked(made_up: MadeUpLedg
     ],
 )
 def test_a_line_says_how_far_it_is(said: dict[str, Any], line: str, tmp_path: Path) -> None:
-    status = TrackingStatus(finished=5, confirmed=4, **said)
+    status = TrackingStatus(finished=5, confirmed=4, updated=time.time(), **said)
     assert describe(status, "runs/x") == line
     status.write(tmp_path)
     assert read_status(tmp_path) == status
-    (tmp_path / "tracking" / "status.json").write_text('{"mode": 3}')
-    assert read_status(tmp_path) is None
+    path = tmp_path / "tracking" / "status-online.json"
+    for damaged in ('{"mode": 3}', '{"mode": "offline"}', '{"state": "\\u001b[2J"}'):
+        path.write_text(damaged)
+        assert read_status(tmp_path) is None
+
+
+def test_a_stream_that_said_nothing_for_long_is_not_shown_as_living(tmp_path: Path) -> None:
+    status = TrackingStatus(finished=5, confirmed=4, live=3, updated=time.time() - 60)
+    line = describe(status, "runs/a b")
+    assert (
+        line == "W&B online: 4 of 5 finished units sent, `usweep track 'runs/a b'` sends the rest"
+    )
+
+
+def test_of_two_streams_the_newer_one_is_shown_and_each_is_kept(tmp_path: Path) -> None:
+    offline, online = TrackingStatus(mode="offline"), TrackingStatus(mode="online")
+    offline.write(tmp_path)
+    online.write(tmp_path)
+    assert read_status(tmp_path) == online
+    assert read_status(tmp_path, "offline") == offline

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from made_up_ledger import MadeUpLedger, end, same, streaming, wait_until, without_own_columns
 from wandb_stand_in import StandIn
@@ -15,7 +16,7 @@ from sweep.tracking.status import describe, read_status
 
 
 def folders(made_up: MadeUpLedger) -> list[Path]:
-    return sorted((made_up.run_folder / FOLDER).iterdir())
+    return sorted((made_up.run_folder / FOLDER).glob("*"))
 
 
 def sync(paths: list[Path], server: StandIn) -> None:
@@ -75,6 +76,20 @@ def test_each_unit_is_written_once_however_often_the_stream_starts(made_up: Made
     assert status is not None
     line = describe(status, made_up.run_folder)
     assert line == "W&B offline: 1 of 1 finished units written for `wandb sync`"
+
+
+def test_a_stream_that_begins_anew_stays_offline(made_up: MadeUpLedger, server: StandIn) -> None:
+    (original,) = made_up.units("original")
+    scratch, _ = made_up.units("scratch")
+    with streaming(made_up, **server.environment() | {"WANDB_MODE": "offline"}) as process:
+        made_up.finish(original)
+        wait_until(lambda: len(folders(made_up)) == 1, "the first unit is written")
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        made_up.finish(scratch)
+        assert end(process) == 0
+    assert len(folders(made_up)) == 2
+    assert server.requests == []
 
 
 def test_what_was_run_offline_is_sent_later(

@@ -1,9 +1,11 @@
 """The stream with wandb's own client, against a server on loopback."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import psutil
@@ -82,7 +84,7 @@ def test_the_key_is_in_no_file(mode: str, made_up: MadeUpLedger, server: StandIn
             server.misbehave = lambda request: None
         assert end(process) == 0
     files = [path for path in made_up.run_folder.parent.rglob("*") if path.is_file()]
-    assert any(path.name == "status.json" for path in files)
+    assert any(path.name.startswith("status-") for path in files)
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
@@ -189,6 +191,56 @@ def test_a_killed_process_of_wandbs_is_replaced(
         assert end(process, 90) == 0
     for unit_ in (original, *made_up.units("scratch")):
         assert_arrived(server, made_up, unit_)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["never answers", "refuses rows"])
+def test_an_outage_of_more_than_a_minute_loses_nothing_and_leaves_nothing_running(
+    how: str, made_up: MadeUpLedger, server: StandIn
+) -> None:
+    (original,) = made_up.units("original")
+    most = 0
+    with streaming(made_up, **server.environment()) as process:
+        with made_up.computing(original) as unit:
+            unit.train("original", 3)
+            wait_until(lambda: original.key in server.runs, "the run is there")
+            if how == "never answers":
+                server.hangs.set()
+            else:
+                server.misbehave = lambda request: 429 if request.kind == "file_stream" else None
+            for scratch in made_up.units("scratch"):
+                made_up.finish(scratch)
+            until = time.monotonic() + 75
+            while time.monotonic() < until:
+                made_up.say_what_runs()
+                children = psutil.Process(process.pid).children()
+                most = max(most, sum(c.status() != psutil.STATUS_ZOMBIE for c in children))
+                time.sleep(0.5)
+            server.hangs.clear()
+            server.misbehave = lambda request: None
+            unit.train("original", 3)
+        assert end(process, 150) == 0
+    assert most == 1
+    for unit_ in (original, *made_up.units("scratch")):
+        assert_arrived(server, made_up, unit_)
+
+
+def test_ctrl_c_ends_track_at_once_and_its_stream_with_it(
+    made_up: MadeUpLedger, server: StandIn
+) -> None:
+    made_up.finish_all()
+    server.hangs.set()
+    command = [sys.executable, "-m", "sweep", "track", str(made_up.run_folder)]
+    env = os.environ | {"WANDB_MODE": ""} | server.environment()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: len(server.requests) > 0, "the server was asked")
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert family
+    _, alive = psutil.wait_procs(family, 10)
+    assert not alive
 
 
 def test_a_sweep_that_shares_a_unit_adds_its_tag_and_sends_no_row_again(

@@ -116,9 +116,10 @@ class Bench:
 
     def run_dry(self, sink: Sink) -> None:
         """Until nothing is left to send."""
-        for _ in range(500):
+        for _ in range(1000):
             if not sink.turn():
                 return
+            self.now += 1.0
             time.sleep(0.002)
         raise AssertionError(vars(sink.status))
 
