@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.update({"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
 # No test sends anything, or writes what could be sent, unless it says so.
-os.environ["WANDB_MODE"] = "disabled"
+os.environ["WANDB_MODE"] = os.environ.get("USWEEP_TEST_WANDB_MODE", "disabled")
 
 
 @pytest.fixture(autouse=True, scope="session")

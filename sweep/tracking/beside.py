@@ -41,7 +41,7 @@ def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]"
 
 
 def end_stream(process: "subprocess.Popen[bytes]", seconds: float, late_s: float = _LATE_S) -> None:
-    """Give a stream so long for what it has not sent yet; afterwards, or `late_s` later, it is gone."""
+    """Give a stream so long for what it has not sent yet; `late_s` later it is gone."""
     assert process.stdin is not None
     with suppress(OSError):  # it has ended before
         process.stdin.write(f"{seconds}\n".encode())
