@@ -34,6 +34,7 @@ bench: $(READY)  ## the figures of docs/performance.md
 	$(BIN)/python scripts/bench_sweep.py
 	$(BIN)/python scripts/bench_quickstart.py
 	$(BIN)/python scripts/bench_page.py
+	$(BIN)/python scripts/bench_tracking.py
 
 lock: $(READY)  ## newest versions that fit pyproject.toml, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes \
