@@ -72,8 +72,9 @@ def bar(counts: Mapping[str, int], styles: Mapping[str, str], width: int, marks:
     if width < len(occur) or not occur:
         return Text(marks[-1] * max(0, width), "dim")
     parts = {state: max(1, width * counts[state] // total) for state in occur}
-    largest = max(occur, key=lambda state: parts[state])
-    parts[largest] += width - sum(parts.values())
+    while (spare := width - sum(parts.values())) != 0:
+        largest = max(occur, key=lambda state: parts[state])
+        parts[largest] += spare if spare > 0 else -1  # one by one, lest one part pays for all
     last = list(styles)[-1]
     return Text.assemble(*((marks[state == last] * parts[state], styles[state]) for state in occur))
 

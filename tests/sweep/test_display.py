@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -162,6 +162,7 @@ def test_numbers_in_a_shortened_label_stay_whole() -> None:
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=5, max_size=5), st.integers(0, 200))
+@example([1, 1, 1, 6, 6], 5)
 def test_a_bar_has_its_width_and_a_part_for_whatever_occurs(counts: list[int], width: int) -> None:
     styles = dict(zip(STATES, ("a", "b", "c", "d", "e"), strict=True))
     drawn = bar(dict(zip(STATES, counts, strict=True)), styles, width, "#-")
