@@ -7,8 +7,8 @@ Each unit goes through these steps, of which a few at a time are in threads:
     send     something is missing, or it failed: its run gets the rest and is closed; then ask again
     done     everything is there, which the book remembers
 
-What did not arrive is sent again, up to three times. A unit that another sweep has just computed is
-left to that one's stream for a while: two that send the same rows would send them twice.
+What did not arrive is sent again, ever more seldom, up to `MAX_SENDS` times. A unit that another
+sweep has just computed is left to that one's stream for a while: two would send rows twice.
 """
 
 import time
@@ -285,10 +285,10 @@ class Sink:
 
     def _pause(self, what: TrackingError) -> None:
         self.num_failures += 1
-        longest = PAUSE_MAX_S
-        pause_s = min(longest, PAUSE_FIRST_S * 2 ** (self.num_failures - 1))
-        self.paused_until = self._clock() + (longest if isinstance(what, Refused) else pause_s)
-        self.status.state = "refused" if isinstance(what, Refused) else "waiting"
+        pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (self.num_failures - 1))
+        is_refused = isinstance(what, Refused)
+        self.paused_until = self._clock() + (PAUSE_MAX_S if is_refused else pause_s)
+        self.status.state = "refused" if is_refused else "waiting"
 
     def _report(self, look: Look) -> None:
         steps = [unit.step for unit in self._units.values()]

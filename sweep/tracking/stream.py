@@ -75,7 +75,7 @@ def stream(
             and a refusal is one too many.
 
     Raises:
-        ClientDied: start this process anew to go on; nothing was closed.
+        ClientDied: start this process anew to go on where the server is.
         LeaseLost: another stream has taken over.
     """
     try:
