@@ -93,6 +93,12 @@ def unit_spec(dataset: PlannedDataset, unit: PlannedUnit) -> UnitSpec:
     """The whole specification of a unit of this data set."""
     from unlearning.contrast import get_strategy  # torch, which whoever only reads plans can spare
 
+    version = None if unit.strategy is None else get_strategy(unit.strategy).version
+    return dataclasses.replace(spec_without_version(dataset, unit), strategy_version=version)
+
+
+def spec_without_version(dataset: PlannedDataset, unit: PlannedUnit) -> UnitSpec:
+    """The same but for the version of the strategy, which only its own module knows."""
     return UnitSpec(
         kind=unit.kind,
         fingerprint=dataset.fingerprint or f"unprepared:{dataset.name}",
@@ -100,7 +106,6 @@ def unit_spec(dataset: PlannedDataset, unit: PlannedUnit) -> UnitSpec:
         seeds=unit.seeds,
         forget_ratio=unit.forget_ratio,
         strategy=unit.strategy,
-        strategy_version=None if unit.strategy is None else get_strategy(unit.strategy).version,
         original=unit.parents[0] if unit.parents else None,
     )
 

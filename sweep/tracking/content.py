@@ -15,8 +15,7 @@ project meets the same run.
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.plan import Plan, PlannedUnit
-from unlearning.unit import UnitSpec
+from sweep.plan import Plan, PlannedUnit, spec_without_version
 
 Row = dict[str, Any]
 
@@ -84,15 +83,6 @@ def config_of(plan: Plan, unit: PlannedUnit) -> Row:
     is a record, whose specification takes the place of this one (see `config_of_record`).
     """
     dataset = plan.datasets[unit.dataset]
-    spec = UnitSpec(
-        kind=unit.kind,
-        fingerprint=dataset.fingerprint or f"unprepared:{dataset.name}",
-        settings=dataset.settings,
-        seeds=unit.seeds,
-        forget_ratio=unit.forget_ratio,
-        strategy=unit.strategy,
-        original=unit.parents[0] if unit.parents else None,
-    )
     return {
         "kind": unit.kind,
         "dataset": unit.dataset,
@@ -107,7 +97,7 @@ def config_of(plan: Plan, unit: PlannedUnit) -> Row:
         "chance": 1 / dataset.num_classes if dataset.num_classes else None,
         "num_train": dataset.num_train,
         "unit": unit.key,
-        "spec": spec.to_json(),
+        "spec": spec_without_version(dataset, unit).to_json(),
     }
 
 
