@@ -4,9 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
+
+from cluster.temporary import remove, temporary_folder
+from sweep.plan import Plan, PlannedUnit
+from sweep.tracking.content import MAX_NAME, config_of
+from sweep.tracking.settings import TrackingConfig
 
 _PROCESS, _KILL_S = "wandb-core", 5.0
 # A user's variables that are meant for a script of one run, and would be every unit's.
@@ -50,11 +55,34 @@ def client_settings(folder: Path, **others: Any) -> Any:
     )
 
 
-class Client:
-    """wandb's own process, which serves all runs of this one."""
+class ClientRuns:
+    """What runs of both modes share: wandb's own process, which serves them all, and its folder."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, plan: Plan, config: TrackingConfig, mode: Literal["online", "offline"]
+    ) -> None:
+        prepare_environment(mode)
+        self._plan, self._config = plan, config
+        self._mode: Literal["online", "offline"] = mode
+        self._folder: Path | None = None
         self._was_seen = False
+
+    def _init(self, unit: PlannedUnit, settings: dict[str, Any], **others: Any) -> Any:
+        """wandb's run of a unit; `others` are what the modes do differently."""
+        import wandb
+
+        self._folder = self._folder or temporary_folder()
+        return wandb.init(
+            id=unit.key,
+            project=self._config.project,
+            job_type=unit.kind,
+            name=unit.label[:MAX_NAME],
+            config=config_of(self._plan, unit),
+            mode=self._mode,
+            reinit="create_new",
+            settings=client_settings(self._folder, **settings),
+            **others,
+        )
 
     def is_dead(self) -> bool:
         """Whether it was there and has ended; wandb's own calls may not notice."""
@@ -62,8 +90,8 @@ class Client:
         self._was_seen |= is_there
         return self._was_seen and not is_there
 
-    def end(self) -> None:
-        """End it without a word.
+    def close(self) -> None:
+        """End it without a word, and remove its folder.
 
         Asked politely, it would wait for a server that does not answer. What it has not sent is
         sent again, from where the server is.
@@ -72,6 +100,8 @@ class Client:
             with suppress(psutil.Error):
                 process.kill()
                 process.wait(_KILL_S)
+        if self._folder is not None:
+            remove(self._folder)
 
 
 def _processes() -> Iterator[psutil.Process]:

@@ -12,13 +12,12 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.temporary import remove, temporary_folder
 from sweep.failures import Failure
 from sweep.files import write_atomically
 from sweep.plan import Plan, PlannedUnit
 from sweep.store import Record
-from sweep.tracking.client import Client, client_settings, prepare_environment
-from sweep.tracking.content import MAX_NAME, config_of, tags_of
+from sweep.tracking.client import ClientRuns
+from sweep.tracking.content import MAX_NAME, tags_of
 from sweep.tracking.runs import Arrived, Recording
 from sweep.tracking.settings import TrackingConfig
 
@@ -27,40 +26,22 @@ _WHOLE = "usweep.json"
 _PREFIX = "offline-run-"  # wandb's own
 
 
-class OfflineRuns:
+class OfflineRuns(ClientRuns):
     """Writes runs into a run's folder; see `runs.Runs`."""
 
     url: str | None = None
 
     def __init__(self, plan: Plan, config: TrackingConfig, run_folder: Path) -> None:
-        prepare_environment("offline")
-        self._client = Client()
-        self._plan, self._config = plan, config
+        super().__init__(plan, config, "offline")
         self._target = run_folder / FOLDER
-        self._folder: Path | None = None
+        for half in self._target.glob(f".{_PREFIX}*"):  # of a process that was killed
+            shutil.rmtree(half, ignore_errors=True)
 
     def open(self, unit: PlannedUnit, known: Arrived | None) -> "OfflineRun":
         """Begin a unit's run from its first row; what is there of it is replaced."""
-        import wandb
-
-        if self._folder is None:
-            self._folder = temporary_folder()
-            for half in self._target.glob(f".{_PREFIX}*"):  # of a process that was killed
-                shutil.rmtree(half, ignore_errors=True)
         tags = tags_of(self._plan, unit)
-        run = wandb.init(
-            id=unit.key,
-            entity=self._config.entity,
-            project=self._config.project,
-            group=self._plan.name[:MAX_NAME],
-            job_type=unit.kind,
-            name=unit.label[:MAX_NAME],
-            tags=tags,
-            config=config_of(self._plan, unit),
-            mode="offline",
-            reinit="create_new",
-            settings=client_settings(self._folder),
-        )
+        group, entity = self._plan.name[:MAX_NAME], self._config.entity
+        run = self._init(unit, {}, entity=entity, group=group, tags=tags)
         return OfflineRun(run, unit, self._target, tuple(tags))
 
     def arrived(self, keys: Collection[str]) -> Mapping[str, Arrived]:
@@ -72,16 +53,6 @@ class OfflineRuns:
                     said = json.loads(path.read_bytes())
                     found[key] = Arrived(said["num_rows"], said["outcome"], tuple(said["tags"]))
         return found
-
-    def is_dead(self) -> bool:
-        """Whether wandb's process was there and has ended."""
-        return self._client.is_dead()
-
-    def close(self) -> None:
-        """End wandb's process, and remove its folder."""
-        self._client.end()
-        if self._folder is not None:
-            remove(self._folder)
 
 
 class OfflineRun(Recording):

@@ -6,13 +6,11 @@ What the server has of a run decides where to go on, never what was handed to th
 
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-from cluster.temporary import remove, temporary_folder
 from sweep.plan import Plan, PlannedUnit
-from sweep.tracking.client import Client, client_settings, prepare_environment
-from sweep.tracking.content import MAX_NAME, OUTCOME, config_of, tags_of
+from sweep.tracking.client import ClientRuns
+from sweep.tracking.content import MAX_NAME, OUTCOME, tags_of
 from sweep.tracking.errors import Refused
 from sweep.tracking.runs import Arrived, Recording
 from sweep.tracking.settings import TrackingConfig
@@ -33,38 +31,26 @@ _SETTINGS = {
 }
 
 
-class OnlineRuns:
+class OnlineRuns(ClientRuns):
     """Opens runs in one project; see `runs.Runs`."""
 
     def __init__(self, plan: Plan, config: TrackingConfig) -> None:
-        prepare_environment("online")
-        self._client = Client()
-        self._plan, self._config = plan, config
-        self._folder: Path | None = None
+        super().__init__(plan, config, "online")
         self._api: Any = None
         self._entity = config.entity
         self.url: str | None = None
 
     def open(self, unit: PlannedUnit, known: Arrived | None) -> Recording:
         """Begin a unit's run, or go on with it where the server's history ends."""
-        import wandb
-
-        self._folder = self._folder or temporary_folder()
         tags = dict.fromkeys([*(known.tags if known else ()), *tags_of(self._plan, unit)])
-        run = wandb.init(
-            id=unit.key,
+        run = self._init(
+            unit,
+            _SETTINGS,
             entity=self._entity,
-            project=self._config.project,
             # A unit that several sweeps share stays in the group that had it first.
             group=self._plan.name[:MAX_NAME] if known is None else None,
-            job_type=unit.kind,
-            name=unit.label[:MAX_NAME],
             tags=list(tags),
-            config=config_of(self._plan, unit),
-            mode="online",
-            reinit="create_new",
             resume="allow",
-            settings=client_settings(self._folder, **_SETTINGS),
         )
         self._entity = run.entity
         self.url = (run.url or "").rpartition("/runs/")[0] or None
@@ -95,13 +81,3 @@ class OnlineRuns:
             if "Could not find project" not in str(error):  # the first run makes it
                 raise
         return found
-
-    def is_dead(self) -> bool:
-        """Whether wandb's process was there and has ended."""
-        return self._client.is_dead()
-
-    def close(self) -> None:
-        """End wandb's process, and remove its folder."""
-        self._client.end()
-        if self._folder is not None:
-            remove(self._folder)
