@@ -18,6 +18,12 @@ from unlearning.errors import ConfigError
 from unlearning.unit import UnitSpec
 
 KINDS = ("original", "scratch", "two_stage")
+ALL_STATES = ("original", "neutralized", "retrained", "scratch")
+TRAINED_STATES = {  # by kind of unit
+    "original": ("original",),
+    "scratch": ("scratch",),
+    "two_stage": ("neutralized", "retrained"),
+}
 
 
 @dataclass(frozen=True)

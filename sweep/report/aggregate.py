@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sweep.errors import StoreError
+from sweep.plan import ALL_STATES, TRAINED_STATES
 from sweep.report.paper_values import DISPLAY_NAMES, PAPER_STRATEGY, RIVAL_STRATEGY
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from sweep.store import Store
 
 OUTCOMES = ("done", "not_converged", "failed", "blocked", "missing", "damaged")
-STATES = ("original", "neutralized", "retrained", "scratch")
-TRAINED_STATES = {
-    "original": ("original",),
-    "two_stage": ("neutralized", "retrained"),
-    "scratch": ("scratch",),
-}
 STAGES = {"neutralized": "after stage 1", "retrained": "after stage 2"}
 PRINCIPAL_STATES = {"original": "original", "two_stage": "retrained", "scratch": "scratch"}
 
@@ -185,7 +180,7 @@ def _recorded_rows(unit: "PlannedUnit", record: Mapping[str, Any], path: str) ->
     shared = _planned_row(unit, outcome, "", None)
     shared |= {"commit": commit, "record": path, "versions": _versions(provenance)}
     shared |= {name: provenance.get(name) for name in ("device", "host")}
-    states = [state for state in STATES if state in measured]
+    states = [state for state in ALL_STATES if state in measured]
     if not states:
         raise ValueError("no accuracy of any state")
     return [shared | _state_row(record, unit.kind, state) for state in states]

@@ -19,12 +19,6 @@ from sweep.plan import Plan, PlannedUnit, spec_without_version
 
 Row = dict[str, Any]
 
-STATES = ("original", "neutralized", "retrained", "scratch")
-TRAINED_STATES = {
-    "original": ("original",),
-    "scratch": ("scratch",),
-    "two_stage": ("neutralized", "retrained"),
-}
 NODE = "node"  # what its machine was doing, in the history
 OUTCOME, REBOUND, CAUSE = "outcome", "rebound", "cause"
 MAX_TAG, MAX_NAME = 64, 128  # what W&B takes

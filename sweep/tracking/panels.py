@@ -6,7 +6,8 @@ Every name in them is one that `sweep.tracking.content` gives to a run.
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.tracking.content import NODE, OUTCOME, REBOUND, STATES, accuracy_key, epoch_key
+from sweep.plan import ALL_STATES
+from sweep.tracking.content import NODE, OUTCOME, REBOUND, accuracy_key, epoch_key
 from sweep.tracking.library import library, literal
 
 # What is measured after each epoch of a state's training.
@@ -91,7 +92,7 @@ def forgetting() -> list[Any]:
     """Accuracy on the forget set before stage 1, after it, after stage 2, and of scratch."""
     by_state = [
         bars(f"{state}: accuracy on the forget set", accuracy_key(state, "forget"), "strategy")
-        for state in STATES
+        for state in ALL_STATES
     ]
     return [*by_state, bars("rebound: retrained − neutralized", REBOUND, "strategy")]
 

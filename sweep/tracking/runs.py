@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sweep.failures import Failure
-from sweep.plan import PlannedUnit
+from sweep.plan import TRAINED_STATES, PlannedUnit
 from sweep.store import Record
 from sweep.tracking.content import (
     CAUSE,
     NODE,
     OUTCOME,
-    TRAINED_STATES,
     Row,
     config_of_record,
     epoch_key,

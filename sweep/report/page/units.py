@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from sweep.report.aggregate import PRINCIPAL_STATES, TRAINED_STATES
+from sweep.plan import TRAINED_STATES
+from sweep.report.aggregate import PRINCIPAL_STATES
 from sweep.report.overview import KIND_WORDS
 
 if TYPE_CHECKING:

@@ -18,12 +18,11 @@ from sweep.config import ResolvedConfig
 from sweep.failures import Failure, write_failure
 from sweep.files import file_digest, write_atomically
 from sweep.node_usage import FILE as NODE_FILE
-from sweep.plan import Plan, PlannedUnit
+from sweep.plan import TRAINED_STATES, Plan, PlannedUnit
 from sweep.run import write_run_folder
 from sweep.snapshot import FILE as PROGRESS
 from sweep.snapshot import Snapshot
 from sweep.store import METRICS, Store, Work
-from sweep.tracking.content import TRAINED_STATES
 from sweep.tracking.ledger import Ledger
 
 Event = dict[str, Any]
