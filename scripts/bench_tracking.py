@@ -1,4 +1,4 @@
-"""What tracking costs: beside a sweep that trains, and for 500 finished units.
+"""What tracking costs: a look, processor time, 500 finished units, and beside a sweep that trains.
 
 The server is the tests' stand-in on loopback; wandb's client is the real one.
 
@@ -21,12 +21,17 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "sweep" / "tracking"))
 
+from bench_sweep import sweep_of  # noqa: E402
 from made_up_ledger import MadeUpLedger, end, streaming  # noqa: E402
 from wandb_stand_in import StandIn, serving  # noqa: E402
 
 from sweep.config import load_config  # noqa: E402
 from sweep.plan import make_plan  # noqa: E402
 from sweep.run import RunOptions, run_sweep  # noqa: E402
+from sweep.tracking.book import Book  # noqa: E402
+from sweep.tracking.budget import Budget  # noqa: E402
+from sweep.tracking.offline import OfflineRuns  # noqa: E402
+from sweep.tracking.sink import Sink  # noqa: E402
 
 Server = Callable[[StandIn], None]
 
@@ -148,6 +153,53 @@ def many(num_units: int, per_minute: int) -> None:
     )
 
 
+def processor_time(seconds: float = 30.0) -> None:
+    """What the stream itself takes while the server behaves in one way or another."""
+    for case, (mode, arrange) in CASES.items():
+        if mode == "disabled":
+            continue
+        with tempfile.TemporaryDirectory() as name, serving() as server:
+            arrange(server)
+            config = load_config(
+                [ROOT / "configs" / "quickstart.yaml"],
+                [
+                    f"tracking.mode={mode}",
+                    "grid.seeds=[0]",
+                    f"output.store={name}/store",
+                    f"output.runs={name}/runs",
+                    f"data.root={name}/data",
+                ],
+            )
+            made_up = MadeUpLedger(config, make_plan(config))
+            made_up.finish_all(20)
+            with streaming(made_up, **server.environment()) as process:
+                time.sleep(seconds)
+                root = psutil.Process(process.pid)
+                family = [root, *root.children(recursive=True)]
+                used = sum(sum(one.cpu_times()[:2]) for one in family)
+        print(f"{case}: {used:.1f} s of processor time in {seconds:.0f} s")
+
+
+def look(num_units: int = 10_000) -> None:
+    """What a turn of the sink takes that finds nothing to do."""
+    with tempfile.TemporaryDirectory() as name:
+        config = sweep_of(num_units, Path(name), "look")
+        made_up = MadeUpLedger(config, make_plan(config))
+        units = made_up.plan.units
+        for unit in units.values():
+            made_up.ledger.folder(unit.key).mkdir(parents=True)
+        book = Book(made_up.run_folder, "bench")
+        book.confirmed = set(units)
+        offline = OfflineRuns(made_up.plan, config.sweep.tracking, made_up.run_folder)
+        sink = Sink(made_up.ledger, offline, book, Budget(600), 32)
+        sink.turn()
+        began = time.perf_counter()
+        for _ in range(20):
+            sink.turn()
+        print(f"a look at {len(units):,} units: {(time.perf_counter() - began) * 50:.0f} ms")
+        sink.end()
+
+
 class Watch:
     """The most processes and memory (PSS) of a process and its children."""
 
@@ -178,6 +230,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--units", type=int, default=500)
     arguments = parser.parse_args()
+    look()
+    processor_time()
     many(arguments.units, 600)
     many(arguments.units, 100_000)
     compare(arguments.rounds)

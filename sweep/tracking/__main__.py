@@ -20,7 +20,7 @@ from sweep.errors import LeaseLost
 from sweep.files import keep_others_from_writing
 from sweep.overview import open_run, run_status
 from sweep.secrets import redact_console
-from sweep.tracking.beside import command
+from sweep.tracking.child import command
 from sweep.tracking.errors import ClientDied
 from sweep.tracking.settings import mode_now, read_tracking
 from sweep.tracking.stream import make_sink, only_stream, stream
@@ -120,7 +120,7 @@ def main() -> int:
         print(f"begun anew: {error}", flush=True)
         os.environ[_PAUSE] = json.dumps([sink.num_failures, sink.paused_until])
         # Threads that wait for the old one would never end.
-        os.execv(sys.executable, command(*sys.argv[1:]))
+        os.execv(sys.executable, command("sweep.tracking", *sys.argv[1:]))
     return 0
 
 

@@ -1,24 +1,18 @@
 """The stream as a process of its own beside a sweep's driver, which it can never hold up."""
 
-import os
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from sweep.tracking.child import command, environment
 from sweep.tracking.settings import TrackingConfig, mode_now
 from sweep.tracking.status import FOLDER, describe, read_status
 
 _LATE_S = 8.0  # that the process may need beyond the time it was given
 # Where the sweep itself was told to end, by a job's grace time perhaps.
 _HASTE_S, _LATE_IN_HASTE_S = 2.0, 1.0
-
-
-def command(*arguments: str) -> list[str]:
-    """The stream's process; the folder where it starts, and what lies there, is of no concern."""
-    return [sys.executable, "-P", "-m", "sweep.tracking", *arguments]
 
 
 def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -28,15 +22,14 @@ def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]"
         OSError: the run's folder cannot be written.
     """
     log_of(run_folder).parent.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, sys.path))
     with log_of(run_folder).open("ab") as log:
         return subprocess.Popen(
-            command(str(run_folder.resolve()), *arguments),
+            command("sweep.tracking", str(run_folder.resolve()), *arguments),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for its parent
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            env=environment() | {"OMP_NUM_THREADS": "1"},
         )
 
 

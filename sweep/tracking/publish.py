@@ -5,10 +5,8 @@ process of its own, which is killed when its time is up.
 """
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from sweep.errors import one_line
 from sweep.files import write_atomically
 from sweep.report import ReportSummary
 from sweep.secrets import redact
+from sweep.tracking.child import command, environment
 from sweep.tracking.publisher import NO_ANSWER, NO_KEY, NO_NETWORK
 from sweep.tracking.report_spec import report_spec
 from sweep.tracking.settings import OFFLINE_MODES, TrackingConfig, read_tracking, wandb_mode
@@ -71,20 +70,18 @@ def run_publisher(job: Content, timeout_s: float) -> Content:
     mode = wandb_mode()
     if mode in (*OFFLINE_MODES, "disabled"):
         return {"problem": OFFLINE, "status": None, "words": f"WANDB_MODE={mode}"}
-    environment = _LIMITS | dict(os.environ) | _QUIET
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    environment.pop("WANDB_SERVICE", None)  # a process of wandb that serves somebody else
-    command = [sys.executable, "-P", "-m", "sweep.tracking.publisher"]
+    variables = _LIMITS | environment() | _QUIET
+    variables.pop("WANDB_SERVICE", None)  # a process of wandb that serves somebody else
     said: Content = {}
     # Files instead of pipes, which wandb's own process would hold open after a kill.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         try:
             subprocess.run(
-                command,
+                command("sweep.tracking.publisher"),
                 input=json.dumps(job).encode(),
                 stdout=out,
                 stderr=errors,
-                env=environment,
+                env=variables,
                 timeout=timeout_s,
                 check=False,
             )
@@ -134,11 +131,11 @@ def publish_report(
         write_atomically(run_folder / STATE_FILE, json.dumps(found, indent=1) + "\n")
     lines = [f"{what}: {said[what]['url']}" for what in ("report", "view") if what in said]
     if "problem" in said:
-        command = f"usweep report {shlex.quote(str(run_folder))} --wandb"
+        again = f"usweep report {shlex.quote(str(run_folder))} --wandb"
         first = _FIRST.get(said["problem"], _FIRST.get(said["status"], ""))
         lines.append(
             f"{one_line(redact(_words(said, tracking, timeout_s)))}. Specification written to "
-            f"{report} and {view.name}; publish it with: {first}{command}"
+            f"{report} and {view.name}; publish it with: {first}{again}"
         )
     is_refused = "problem" in said and said["problem"] not in (NO_KEY, NO_NETWORK, OFFLINE)
     return Published(tuple(lines), is_refused)
