@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -27,8 +25,8 @@ from sweep.cli import main
 from sweep.config import ResolvedConfig
 from sweep.display import MAX_ROWS, Picture, draw
 from sweep.failures import Failure, write_failure
-from sweep.glance import Glance, finished_last, under_way
-from sweep.layout import aligned, bar, cut, share_out, shorten
+from sweep.files import write_atomically
+from sweep.glance import Glance
 from sweep.overview import describe_status, run_status
 from sweep.plan import Plan
 from sweep.run import write_run_folder
@@ -147,94 +145,6 @@ def test_throughput_reads_well(per_hour: float, text: str) -> None:
     assert throughput(per_hour) == text
 
 
-@given(st.text(st.characters(categories=["L", "N", "Zs"]), max_size=80), st.integers(1, 60))
-def test_labels_and_sentences_are_made_to_fit(text: str, width: int) -> None:
-    assert cell_len(shorten(text, width)) <= width
-    assert cell_len(cut(text, width)) <= width
-    assert sum(map(cell_len, aligned([[text, "12.5 %"]], width)[0])) <= max(width, 1)
-
-
-def test_numbers_in_a_shortened_label_stay_whole() -> None:
-    numbers = set(re.findall(r"[\d.]+", LONG))
-    for width in range(8, len(LONG) + 1):
-        assert set(re.findall(r"[\d.]+", shorten(LONG, width))) <= numbers
-    assert shorten(LONG, 44) == "two_stage fashion_… 12.5 % second_l… seed 10"
-
-
-@given(st.lists(st.integers(0, 10**6), min_size=5, max_size=5), st.integers(0, 200))
-@example([1, 1, 1, 6, 6], 5)
-def test_a_bar_has_its_width_and_a_part_for_whatever_occurs(counts: list[int], width: int) -> None:
-    styles = dict(zip(STATES, ("a", "b", "c", "d", "e"), strict=True))
-    drawn = bar(dict(zip(STATES, counts, strict=True)), styles, width, "#-")
-    assert len(drawn) == width
-    if width >= 5 and any(counts):
-        assert len(drawn.spans) == sum(count > 0 for count in counts)
-
-
-@given(st.lists(st.integers(0, 20), max_size=4), st.integers(-5, 60))
-def test_lines_are_shared_out_within_what_there_is(wanted: list[int], lines: int) -> None:
-    given_ = share_out(wanted, lines, overhead=2)
-    assert all(0 <= got <= most for got, most in zip(given_, wanted, strict=True))
-    assert sum(got + 2 for got in given_ if got) <= max(0, lines)
-
-
-# ---- what is read of single units ----
-
-
-@pytest.fixture
-def store(tiny: ResolvedConfig) -> Store:
-    return Store(Path(tiny.sweep.output.store))
-
-
-def write_epochs(store: Store, key: str, text: str) -> None:
-    folder = store.root / "building" / key / "holder"
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text(text)
-
-
-def test_a_unit_under_way_is_shown_with_its_last_whole_epoch(tiny_plan: Plan, store: Store) -> None:
-    scratch, two_stage = list(tiny_plan.units)[1], list(tiny_plan.units)[-1]
-    epoch = {"state": "scratch", "epoch": 1, "loss": 2.1, "validation_accuracy": 0.7833}
-    write_epochs(store, scratch, "x" * 9000 + "\n" + json.dumps(epoch) + '\n{"state": "scr')
-    epoch = {"state": "neutralized", "epoch": 31, "forget_accuracy": 0.5}
-    write_epochs(store, two_stage, json.dumps(epoch) + "\n")
-    shown = under_way(tiny_plan, store, Snapshot(running_s={scratch: 1.0, two_stage: 2.0, "x": 3}))
-    assert [one.words for one in shown] == [
-        ("stage 1, epoch 31", "forget 50.0 %"),
-        ("epoch 1/2", "valid. 78.3 %"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "\n", "{", "[]\n", "[" * 3000 + "\n", '{"epoch": "1"}\n', f'{{"epoch": {"9" * 99}}}\n'],
-)
-def test_epochs_that_cannot_be_read_are_not_shown(tiny_plan: Plan, store: Store, text: str) -> None:
-    first, second = list(tiny_plan.units)[:2]
-    write_epochs(store, first, text)
-    shown = under_way(tiny_plan, store, Snapshot(running_s={first: 2.0, second: 1.0}))
-    assert [one.words for one in shown] == [(), ()]
-    old = under_way(tiny_plan, store, Snapshot(running=[HOSTILE]))  # of a version without keys
-    assert len(old) == 1 and old[0].label.isprintable()
-
-
-def test_units_finished_last_come_with_their_results(tiny_plan: Plan, store: Store) -> None:
-    first, second, *_, last = tiny_plan.units.values()
-    accuracies = {"original/test/accuracy": 0.961, "neutralized/forget/accuracy": 1}
-    for unit, outcome in ((first, "done"), (last, "not_converged")):
-        folder = store.folder(unit.kind, unit.key)
-        folder.mkdir(parents=True)
-        record = {"key": unit.key, "kind": unit.kind, "outcome": outcome, "files": {}}
-        training = {"a": {"seconds": 1.5}, "b": {"seconds": 1}}
-        store.write_record(folder, record | {"metrics": accuracies, "training": training})
-    when = {first.key: 10.0, second.key: 12.0, last.key: 11.0, "gone": 13.0}
-    assert finished_last(tiny_plan, store, Snapshot(finished=when)) == [
-        Glance(second.label),
-        Glance(last.label, 2.5, ("not converged", "forget 100.0 %"), is_converged=False),
-        Glance(first.label, 2.5, ("test 96.1 %",)),
-    ]
-
-
 # ---- the commands, in a pipe and in a terminal ----
 
 
@@ -245,7 +155,9 @@ def run_folder(tiny: ResolvedConfig, tiny_plan: Plan, store: Store) -> Path:
     folder = tiny.sweep.run_folder
     failed, key, *_ = tiny_plan.units
     write_failure(folder, Failure(failed, "RuntimeError: \x1b[2J [/red] no space", "", "", ""))
-    write_epochs(store, key, '{"state": "scratch", "epoch": 1, "validation_accuracy": 0.5}\n')
+    under_way = store.root / "building" / key / "holder" / "metrics.jsonl"
+    epoch = '{"state": "scratch", "epoch": 1, "validation_accuracy": 0.5}\n'
+    write_atomically(under_way, epoch)
     snapshot = Snapshot(
         host="here\x1b[2J",
         pid=1,

@@ -23,7 +23,6 @@ from sweep.errors import SweepError
 from sweep.files import write_atomically
 from sweep.run import RunOptions, only_driver, run_sweep
 from sweep.store import Store
-from sweep.tracking.status import read_status
 from sweep.worker import RunContext
 
 UNITS = 7
@@ -111,12 +110,8 @@ def test_a_sweep_ends_with_every_unit_recorded_and_a_report(finished: Path) -> N
 
 
 def test_a_sweep_without_a_key_leaves_a_whole_run_of_each_unit_for_wandb(finished: Path) -> None:
-    run_folder = finished / "runs" / "tiny"
-    found = sorted(path.name.rpartition("-")[2] for path in (run_folder / "wandb").iterdir())
-    assert found == sorted(records(finished))
-    status = read_status(run_folder)
-    assert status is not None
-    assert (status.mode, status.state, status.confirmed) == ("offline", "ended", UNITS)
+    folders = (finished / "runs" / "tiny" / "wandb").iterdir()
+    assert sorted(path.name.rpartition("-")[2] for path in folders) == sorted(records(finished))
 
 
 def test_the_same_command_again_repeats_nothing(
