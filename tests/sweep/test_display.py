@@ -31,7 +31,6 @@ from sweep.overview import describe_status, run_status
 from sweep.plan import Plan
 from sweep.run import write_run_folder
 from sweep.snapshot import FILE, STATES, Snapshot, throughput
-from sweep.store import Store
 from sweep.tracking.status import TrackingStatus
 
 HOSTILE = "two_stage \x1b[2J\x1b]0;t\x07 日本語日本語 [/red]\n12.5 % minimum seed 0"
@@ -149,13 +148,13 @@ def test_throughput_reads_well(per_hour: float, text: str) -> None:
 
 
 @pytest.fixture
-def run_folder(tiny: ResolvedConfig, tiny_plan: Plan, store: Store) -> Path:
+def run_folder(tiny: ResolvedConfig, tiny_plan: Plan) -> Path:
     """A run that lives, with a unit under way and one that failed, by names that do harm."""
     write_run_folder(tiny, tiny_plan)
     folder = tiny.sweep.run_folder
     failed, key, *_ = tiny_plan.units
     write_failure(folder, Failure(failed, "RuntimeError: \x1b[2J [/red] no space", "", "", ""))
-    under_way = store.root / "building" / key / "holder" / "metrics.jsonl"
+    under_way = Path(tiny.sweep.output.store) / "building" / key / "holder" / "metrics.jsonl"
     epoch = '{"state": "scratch", "epoch": 1, "validation_accuracy": 0.5}\n'
     write_atomically(under_way, epoch)
     snapshot = Snapshot(
