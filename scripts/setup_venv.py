@@ -31,7 +31,9 @@ def main() -> None:
     python = folder / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
     uv = folder / "bin" / "uv"
-    install = (uv, "pip", "install", "--quiet", "--python", python)
+    # Compiled once, here: in containers PYTHONDONTWRITEBYTECODE is often set, and a shared folder
+    # may be read-only; every worker would compile torch and Ray anew, for ten seconds and more.
+    install = (uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python)
     run(*install, "--require-hashes", "--requirement", LOCK)
     # Built with the locked setuptools, so that nothing else is fetched.
     run(*install, "--no-deps", "--no-build-isolation", "--editable", ROOT)

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import sys
+import sysconfig
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from cluster.cgroup import cpu_quota, memory_limit
-from cluster.checks.check import Check, Result, ok, problem, warning
+from cluster.checks.check import Check, Result, Skip, ok, problem, warning
 from cluster.checks.command import ask, ask_python, is_installed
 from cluster.local import available_cpus, available_gpus
 
@@ -34,6 +37,7 @@ TORCH_LIMIT_S = 60.0  # importing torch from a slow file system
 def machine_checks() -> list[Check]:
     """Processors and memory."""
     return [
+        Check("bytecode", _check_bytecode),
         Check("CPUs", _check_cpus),
         Check("memory", _check_memory),
         Check("shared memory", _check_shared_memory),
@@ -48,6 +52,31 @@ def gpu_checks() -> list[Check]:
         Check("visible GPUs", gpus.check_visible),
         Check("torch", gpus.check_torch),
     ]
+
+
+def _check_bytecode() -> Result:
+    """Modules are compiled, or the first process that imports them keeps what it compiled."""
+    spec = find_spec("torch")
+    if spec is None or spec.cached is None:
+        raise Skip("torch is not installed")
+    cached = Path(spec.cached)
+    if cached.is_file():
+        return ok("Python's modules are compiled")
+    writable = _is_writable(cached.parent)
+    if writable and not sys.dont_write_bytecode:
+        return ok("not yet compiled; the first process that imports a module does it for all")
+    why = f"{cached.parent} is read-only" if not writable else "PYTHONDONTWRITEBYTECODE is set"
+    packages = sysconfig.get_path("purelib")
+    return warning(
+        f"torch is not compiled, and {why}: every worker compiles it anew",
+        f"once, as who may write there: {sys.executable} -m compileall -qj0 {packages}",
+    )
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder that may have to be made first."""
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    return os.access(there, os.W_OK)
 
 
 def _check_cpus() -> Result:

@@ -124,8 +124,10 @@ class Disturbed:
         try:
             return driver.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            driver.kill()
             raise Harness(f"a driver hangs:\n{self.log[-3000:]}") from None
+        finally:
+            driver.kill()  # nothing to a driver that has ended
+            driver.wait()
 
     def finished(self) -> dict[str, tuple[int, int]]:
         """Inode and time of the record of every finished unit that is whole."""

@@ -26,6 +26,9 @@ from fault_harness import (
     tables,
 )
 
+# More than the harness waits for any one thing: its own error shows the log of what hangs.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:

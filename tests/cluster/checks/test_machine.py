@@ -1,6 +1,9 @@
 """Each check of processors, memory and GPUs can fail."""
 
+import os
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,38 @@ def torch_says(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_this_machine_will_do() -> None:
     statuses = {finding.name: finding.status for finding in run_checks([machine_checks()])}
-    assert statuses.keys() == {"CPUs", "memory", "shared memory"}
+    assert statuses.keys() == {"bytecode", "CPUs", "memory", "shared memory"}
+
+
+@pytest.fixture
+def torch_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    cached = tmp_path / "torch" / "__pycache__" / "__init__.pyc"
+    spec = ModuleSpec("torch", None)
+    spec.cached = str(cached)
+    monkeypatch.setattr(machine, "find_spec", lambda name: spec)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    return cached
+
+
+def test_modules_that_every_process_compiles_anew(
+    torch_at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "does it for all" in found("bytecode").seen
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    finding = found("bytecode")
+    assert finding.status == "warning" and "PYTHONDONTWRITEBYTECODE" in finding.seen
+    assert f"{sys.executable} -m compileall" in finding.advice
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "is read-only" in found("bytecode").seen
+    torch_at.parent.mkdir(parents=True)
+    torch_at.touch()
+    assert found("bytecode").status == "ok"
+
+
+def test_bytecode_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    assert found("bytecode").status == "skipped"
 
 
 def test_one_cpu_is_few(monkeypatch: pytest.MonkeyPatch) -> None:
