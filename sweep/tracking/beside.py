@@ -1,6 +1,7 @@
 """The stream as a process of its own beside a sweep's driver, which it can never hold up."""
 
 import subprocess
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sweep.tracking.child import command, environment
 from sweep.tracking.settings import TrackingConfig, mode_now
 from sweep.tracking.status import FOLDER, describe, read_status
 
+_MAX_STARTS, _AGAIN_S = 5, 10.0  # of a stream that is killed, for its memory perhaps
 _LATE_S = 8.0  # that the process may need beyond the time it was given
 # Where the sweep itself was told to end, by a job's grace time perhaps.
 _HASTE_S, _LATE_IN_HASTE_S = 2.0, 1.0
@@ -36,9 +38,8 @@ def start_stream(run_folder: Path, *arguments: str) -> "subprocess.Popen[bytes]"
 def end_stream(process: "subprocess.Popen[bytes]", seconds: float, late_s: float = _LATE_S) -> None:
     """Give a stream so long for what it has not sent yet; `late_s` later it is gone."""
     assert process.stdin is not None
-    with suppress(OSError):  # it has ended before
+    with suppress(OSError), process.stdin:  # it may have ended before
         process.stdin.write(f"{seconds}\n".encode())
-        process.stdin.close()
     try:
         process.wait(seconds + late_s)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -58,6 +59,7 @@ class Beside:
         self._config, self._run_folder, self._console = config, run_folder, console
         self._process: subprocess.Popen[bytes] | None = None
         self._before = read_status(run_folder)  # of an earlier stream
+        self._ends, self._starting = threading.Event(), threading.Lock()
         self.is_in_haste = False
 
     def __enter__(self) -> "Beside":
@@ -66,7 +68,21 @@ class Beside:
                 self._process = start_stream(self._run_folder)
             except OSError as error:
                 self._console.print(f"not tracked: {error.strerror}", style="yellow")
+            else:
+                threading.Thread(target=self._keep, args=[self._process], daemon=True).start()
         return self
+
+    def _keep(self, process: "subprocess.Popen[bytes]") -> None:
+        """Start a stream again that a signal has ended; it goes on where that one was."""
+        for _ in range(1, _MAX_STARTS):
+            if process.wait() >= 0 or self._ends.wait(_AGAIN_S):
+                return
+            with self._starting, suppress(OSError):
+                if self._ends.is_set():
+                    return
+                assert process.stdin is not None
+                process.stdin.close()
+                self._process = process = start_stream(self._run_folder)
 
     def line(self) -> str | None:
         """How far it is, for the display."""
@@ -77,6 +93,8 @@ class Beside:
         return describe(status, self._run_folder)
 
     def __exit__(self, *error: object) -> None:
+        with self._starting:
+            self._ends.set()
         if self._process is None:
             return
         with self._console.status("sending the last results to Weights & Biases"):
