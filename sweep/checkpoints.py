@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from sweep.errors import UnitPaused
-from sweep.files import seal, unseal, write_atomically
+from sweep.files import read_bounded, seal, unseal, write_atomically
 from sweep.store import CHECKPOINT_PREFIX, Work
 from unlearning.checkpoint import Checkpoint
 
@@ -49,7 +49,7 @@ def read_checkpoint(folder: Path, key: str) -> tuple[Checkpoint, dict[str, Any]]
     A damaged one is no reason to fail: the unit starts over.
     """
     try:
-        described = unseal((folder / FILE).read_bytes())
+        described = unseal(read_bounded(folder / FILE))
         content = (folder / described["tensors"]).read_bytes()
         if described["key"] != key or hashlib.sha256(content).hexdigest() != described["sha256"]:
             return None

@@ -11,6 +11,7 @@ import torch
 
 from sweep.artifacts import model_file, read_tensors
 from sweep.errors import DamagedError
+from sweep.files import read_bounded
 from sweep.plan import Plan, PlannedUnit
 from sweep.store import METRICS, OUTPUTS, RECORD, Record, Store
 from unlearning.datasets import PreparedDataset
@@ -115,7 +116,7 @@ def check_history(folder: Path, plan: Plan, unit: PlannedUnit, record: Record) -
         for state, part in training.items()
         for epoch in range(0 if state == "neutralized" else 1, part["epochs"] + 1)
     ]
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    lines = [json.loads(line) for line in read_bounded(folder / METRICS).splitlines()]
     found = [(line["state"], line["epoch"]) for line in lines]
     times = Counter(found)
     problems = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 from sweep.secrets import redact
 from sweep.typed import require_types
 
@@ -54,7 +54,7 @@ def read_failures(run_folder: Path) -> dict[str, Failure]:
     failures = {}
     for path in sorted((run_folder / FOLDER).glob("*.json")):
         try:
-            failure = Failure(**json.loads(path.read_bytes()))
+            failure = Failure(**json.loads(read_bounded(path)))
             require_types(failure)
             if failure.key != path.stem:
                 raise ValueError("it is another unit's")

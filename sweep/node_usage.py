@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 
 FILE = "node.jsonl"
 EVERY_S = 15.0  # between two lines; W&B samples a machine as often
@@ -138,8 +138,8 @@ def ask_gpu() -> Usage:
 def read_usage(path: Path) -> list[dict[str, Any]]:
     """The lines of a file; those that cannot be read are left out, and a missing file is empty."""
     lines = []
-    with suppress(OSError):
-        for text in path.read_text(errors="replace").splitlines():
+    with suppress(OSError, ValueError):
+        for text in read_bounded(path).splitlines():
             with suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and type(line.get("row")) is int:

@@ -20,6 +20,7 @@ from cluster.slurm import live_jobs
 from sweep.display import Picture, draw, running_on
 from sweep.errors import StoreError, one_line
 from sweep.failures import Failure, read_failures
+from sweep.files import read_bounded
 from sweep.glance import Glance, finished_last, under_way
 from sweep.plan import KINDS, Plan, read_plan, sharing
 from sweep.progress import LINE_EVERY_S
@@ -33,6 +34,7 @@ from unlearning.errors import ConfigError
 
 STALE_AFTER_S = 30.0  # a driver writes its progress every 2 s
 LOOK_EVERY_S = 2.0
+_MAX_CONFIG_BYTES = 2**22
 
 
 def open_run(run_folder: Path) -> tuple[Plan, Store]:
@@ -45,7 +47,7 @@ def open_run(run_folder: Path) -> tuple[Plan, Store]:
     path = run_folder / CONFIG_FILE
     try:
         # Read as plain YAML: this file is resolved, and asks for nothing of the environment.
-        store = yaml.safe_load(path.read_text(encoding="utf-8"))["output"]["store"]
+        store = yaml.safe_load(read_bounded(path, _MAX_CONFIG_BYTES))["output"]["store"]
         if not isinstance(store, str) or "\0" in store:
             raise ValueError(f"output.store is {store!r}")
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -248,7 +250,7 @@ def _jobs(run_folder: Path) -> dict[str, str]:
 def read_progress(folder: Path) -> Snapshot:
     """What a driver, or one of several workers, last said; ended if it never said anything."""
     try:
-        snapshot = Snapshot(**json.loads((folder / PROGRESS_FILE).read_bytes()))
+        snapshot = Snapshot(**json.loads(read_bounded(folder / PROGRESS_FILE)))
         require_types(snapshot)
     except (OSError, ValueError, TypeError, RecursionError):
         return Snapshot(ended=True)

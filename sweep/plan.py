@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import GridConfig, ResolvedConfig
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 from sweep.typed import require_types
 from unlearning.config import Seeds, TrialSettings
 from unlearning.datasets import find_prepared, nominal_facts
@@ -123,7 +123,7 @@ def read_plan(path: Path) -> Plan:
         ConfigError: there is none, or the file is damaged.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_bounded(path))
         datasets = [_dataset_from_json(entry) for entry in content["datasets"]]
         units = [
             PlannedUnit(

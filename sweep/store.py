@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import DamagedError, LeaseLost, StoreError, UnitHeld, UnitPaused
-from sweep.files import file_digest, flush, seal, unseal
+from sweep.files import file_digest, flush, read_bounded, seal, unseal
 from sweep.lease import Lease, Leases, Sign
 
 RECORD, METRICS, OUTPUTS = "record.json", "metrics.jsonl", "outputs.safetensors"
@@ -188,7 +188,7 @@ class Store:
         """
         path = self.folder(kind, key) / RECORD
         try:
-            record = unseal(path.read_bytes())
+            record = unseal(read_bounded(path))
         except (OSError, ValueError) as error:
             raise DamagedError(path, f"damaged or unreadable ({error}); {_MEND}") from error
         if record.get("schema") != SCHEMA:

@@ -66,7 +66,7 @@ def table_csv(table: Table) -> str:
 
 def _markdown_text(text: str) -> str:
     flat = " ".join(text.split())
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return flat.replace("\\", "\\\\").replace("](", "]\\(").replace("|", "\\|").replace("<", "&lt;")
 
 
 def markdown_grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -15,12 +15,11 @@ from typing import Any
 from sweep import node_usage
 from sweep.errors import DamagedError
 from sweep.failures import Failure, read_failures
+from sweep.files import read_bounded
 from sweep.overview import running_units
 from sweep.plan import KINDS, Plan
 from sweep.store import METRICS, Record, Store
 from sweep.tracking.content import Row, history_row
-
-_MAX_BYTES = 2**28  # of a history; Table 5's longest has 4,208 epochs, half a megabyte
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,10 @@ class Ledger:
             DamagedError: a line is not one that the core writes.
         """
         path = folder / METRICS
-        if path.stat().st_size > _MAX_BYTES:
-            raise DamagedError(path, "too large for a history")
-        lines = path.read_bytes().split(b"\n")[:-1]
+        try:
+            lines = read_bounded(path).split(b"\n")[:-1]
+        except ValueError as error:
+            raise DamagedError(path, "no history, or one that is too long") from error
         node = {line.pop("row"): line for line in node_usage.read_usage(folder / node_usage.FILE)}
         rows = []
         for number, line in enumerate(lines[start:], start):

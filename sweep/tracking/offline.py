@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweep.failures import Failure
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 from sweep.plan import Plan, PlannedUnit
 from sweep.store import Record
 from sweep.tracking.client import ClientRuns
@@ -50,7 +50,7 @@ class OfflineRuns(ClientRuns):
         for key in keys:
             for path in self._target.glob(f"{_PREFIX}*-{key}/{_WHOLE}"):
                 with suppress(OSError, ValueError, TypeError, KeyError):
-                    said = json.loads(path.read_bytes())
+                    said = json.loads(read_bounded(path))
                     found[key] = Arrived(said["num_rows"], said["outcome"], tuple(said["tags"]))
         return found
 

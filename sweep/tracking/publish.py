@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sweep.errors import one_line
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 from sweep.report import ReportSummary
 from sweep.secrets import redact
 from sweep.tracking.child import command, environment
@@ -173,7 +173,7 @@ def _merged(state: Content, said: Content) -> Content:
 def _read_state(run_folder: Path) -> Content:
     """What was published before; nothing where that is not known, which makes new ones."""
     try:
-        content = json.loads((run_folder / STATE_FILE).read_bytes())
+        content = json.loads(read_bounded(run_folder / STATE_FILE))
         for what in ("report", "view"):
             if what in content and not isinstance(content[what]["id"], str):
                 raise ValueError(what)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.errors import one_line
-from sweep.files import write_atomically
+from sweep.files import read_bounded, write_atomically
 from sweep.typed import require_types
 
 FOLDER = "tracking"  # in a run's folder
@@ -60,7 +60,7 @@ def _file(run_folder: Path, mode: str) -> Path:
 
 def _read(path: Path, mode: str) -> TrackingStatus | None:
     try:
-        status = TrackingStatus(**json.loads(path.read_bytes()))
+        status = TrackingStatus(**json.loads(read_bounded(path)))
         require_types(status)
     except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
-from sweep.errors import one_line
+from sweep.errors import DamagedError, one_line
 from sweep.failures import Failure, read_failures, write_failure
-from sweep.files import keep_others_from_writing
+from sweep.files import MAX_BYTES, keep_others_from_writing
+from sweep.overview import read_progress
 from sweep.plan import Plan, make_plan
 from sweep.provenance import Provenance
 from sweep.run import prepare_datasets, write_run_folder
@@ -311,6 +312,38 @@ def test_a_record_that_lies_is_counted_as_damaged(
         (folder / "record.json").write_text("[" * 100_000)
     assert usweep("plan", tiny_file)[0] == 0
     assert "1 damaged" in usweep("report", run_folder)[1]
+
+
+def make_endless(path: Path) -> None:
+    """A pipe that nobody writes to."""
+    os.mkfifo(path)
+
+
+def make_long(path: Path) -> None:
+    path.touch()
+    os.truncate(path, MAX_BYTES + 1)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [make_endless, make_long])
+def test_a_file_without_end_is_damaged_and_not_read(
+    usweep: Call, run_folder: Path, tiny_plan: Plan, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    key = next(key for key, unit in tiny_plan.units.items() if unit.kind == "original")
+    store, failure = Store(tmp_path / "store"), run_folder / "failures" / f"{key}.json"
+    record = store.folder("original", key) / "record.json"
+    for path in (record, failure, progress := run_folder / "progress.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        make(path)
+    with pytest.raises(DamagedError, match="not a file" if make is make_endless else "too long"):
+        store.read_record("original", key)
+    assert "is damaged" in read_failures(run_folder)[key].cause
+    assert read_progress(progress.parent).ended
+    for name in ("config.yaml", "plan.json"):
+        (run_folder / name).unlink()
+        make(run_folder / name)
+        refused_in_one_line(usweep("status", run_folder), run_folder / name, "is damaged")
 
 
 # ---- who can write ----

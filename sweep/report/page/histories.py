@@ -7,11 +7,8 @@ a file that is missing, changed, too long or not a file counts as absent.
 import hashlib
 import json
 import math
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sweep.errors import StoreError
+from sweep.files import read_bounded
 from sweep.store import METRICS
 
 if TYPE_CHECKING:
@@ -53,29 +51,13 @@ def read_curves(store: "Store", rows: pd.DataFrame) -> Curves:
 def read_curve(store: "Store", kind: str, key: str) -> Curve | None:
     """One unit's curve; None where its history cannot be trusted."""
     try:
-        content = _bounded(store.folder(kind, key) / METRICS)
+        content = read_bounded(store.folder(kind, key) / METRICS, MAX_BYTES)
         expected = store.read_record(kind, key)["files"].get(METRICS)
         if hashlib.sha256(content).hexdigest() != expected:
             return None
         return _parse(content)
     except (OSError, StoreError, ValueError, LookupError, TypeError, RecursionError):
         return None
-
-
-def _bounded(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError, ValueError: it cannot be read, is something else, or is too long.
-    """
-    # Without O_NONBLOCK, a pipe without a writer would be waited for.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{path} is not a file")
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path} is too long")
-    return content
 
 
 def _parse(content: bytes) -> Curve | None:

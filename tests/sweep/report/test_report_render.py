@@ -93,6 +93,7 @@ def test_markdown_keeps_strange_names_in_their_cell():
     text = markdown_grid(["a|b", "c"], [["x\ny|z", "<script>\\"]])
     assert [len(row) for row in grids(text)[0]] == [2, 2, 2]
     assert "<script>" not in text and "x<br>y\\|z" in text
+    assert r"[name]\(https://x)" in markdown_grid(["a"], [["[name](https://x)"]])
 
 
 def test_tex_escapes_everything_that_is_a_command():
