@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ os.environ.update({"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 # No test sends anything, or writes what could be sent, unless it says so.
 os.environ["WANDB_MODE"] = os.environ.get("USWEEP_TEST_WANDB_MODE", "disabled")
+
+
+# A shell's background jobs ignore Ctrl-C, and so would all that tests start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
