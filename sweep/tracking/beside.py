@@ -69,20 +69,26 @@ class Beside:
             except OSError as error:
                 self._console.print(f"not tracked: {error.strerror}", style="yellow")
             else:
-                threading.Thread(target=self._keep, args=[self._process], daemon=True).start()
+                threading.Thread(target=self._keep, daemon=True).start()
         return self
 
-    def _keep(self, process: "subprocess.Popen[bytes]") -> None:
+    def _keep(self) -> None:
         """Start a stream again that a signal has ended; it goes on where that one was."""
+        assert self._process is not None
         for _ in range(1, _MAX_STARTS):
-            if process.wait() >= 0 or self._ends.wait(_AGAIN_S):
+            if self._process.wait() >= 0 or self._ends.wait(_AGAIN_S):
                 return
-            with self._starting, suppress(OSError):
+            with self._starting:
                 if self._ends.is_set():
                     return
-                assert process.stdin is not None
-                process.stdin.close()
-                self._process = process = start_stream(self._run_folder)
+                self._start_again()
+
+    def _start_again(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        before = self._process.stdin
+        with suppress(OSError):
+            self._process = start_stream(self._run_folder)
+            before.close()
 
     def line(self) -> str | None:
         """How far it is, for the display."""
@@ -101,6 +107,8 @@ class Beside:
             if self.is_in_haste or error[0]:
                 end_stream(self._process, _HASTE_S, _LATE_IN_HASTE_S)
             else:
+                if (self._process.poll() or 0) < 0:  # killed just now, or too often
+                    self._start_again()
                 end_stream(self._process, self._config.finish_s)
         status = read_status(self._run_folder)
         if status is None or status == self._before:
