@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Of a text. a plan of 10,000 units has 3 MB, a history of 4,208 epochs half of one.
+# A plan of 10,000 units has 3 MB, a history of 4,208 epochs half of one.
 MAX_BYTES = 2**28
 
 
