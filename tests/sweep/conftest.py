@@ -1,10 +1,13 @@
 """Small sweeps on scikit-learn's digits, made in a folder of the test's own."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from sweep.cli import main
 from sweep.config import ResolvedConfig, load_config
 from sweep.plan import Plan, make_plan
 
@@ -58,3 +61,34 @@ def tiny(tmp_path: Path) -> ResolvedConfig:
 @pytest.fixture
 def tiny_plan(tiny: ResolvedConfig) -> Plan:
     return make_plan(tiny)
+
+
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    errors: str
+
+    def assert_refused(self, *words: object) -> None:
+        """It was bad input, and one line says so, with these words."""
+        assert self.code == 2, self
+        line, end, rest = self.errors.partition("\n")
+        assert line.startswith("error: ") and (end, rest) == ("\n", ""), self
+        assert all(str(word) in line for word in words), self
+
+
+@pytest.fixture
+def usweep(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ended]:
+    """The command line in this process."""
+
+    def call(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["usweep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -6,31 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.checks.check import Finding, Skip, Status
 from sweep import doctor
-from sweep.cli import main
 from sweep.config import load_config
 from sweep.doctor import Subject, check_host, check_key, check_versions, examine
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def usweep(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The command line in this process: exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["usweep", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+Call = Callable[..., Any]  # of the fixture `usweep`
 
 
 @pytest.fixture(autouse=True)

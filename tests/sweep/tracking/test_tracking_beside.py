@@ -103,6 +103,5 @@ def test_a_stream_that_is_always_killed_is_let_be(
     with Beside(made_up.config.sweep.tracking, made_up.run_folder, Console(file=out)):
         wait_until(lambda: started.exists() and len(started.read_text()) == 5, "five starts")
         time.sleep(0.5)
-    assert (
-        "nothing was tracked" in out.getvalue() and started.read_text() == "xxxxxx"
-    )  # at the end once more
+    assert "nothing was tracked" in out.getvalue()
+    assert started.read_text() == "xxxxxx"  # at the end once more
